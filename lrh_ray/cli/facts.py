@@ -1,0 +1,67 @@
+"""Facts as lines for people."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lrh_ray.records import Plain
+
+
+def print_facts(facts: Mapping[str, Plain]) -> None:
+    """Two columns: names and values."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _words(name, value))
+    Console().print(table)
+
+
+def _words(name: str, value: Plain) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if name == "bytes" and isinstance(value, int):
+        return f"{value:,} ({value / 1e6:,.1f} MB)"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if name == "parity" and isinstance(value, Mapping):
+        return _parity(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(key, item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _parity(certificate: Mapping[str, Plain]) -> str:
+    sites = certificate.get("sites")
+    if not isinstance(sites, list | tuple) or not sites:
+        return "none"
+    worst = max((site for site in sites if isinstance(site, Mapping)), key=lambda site: float(str(site["p99"])))
+    passed = "passed" if certificate.get("passed") else "FAILED"
+    return f"{passed}; worst site {worst['site']}: p50 {worst['p50']:.2g}, p99 {worst['p99']:.2g}, max {worst['maximum']:.2g}"
+
+
+def print_result_or_store(path: Path, *, as_json: bool) -> None:
+    """Show what stands at `path`: a result, or else a store."""
+    from lrh_ray.artifacts import load_result
+    from lrh_ray.report.text import print_result
+    from lrh_ray.store.reader import open_store
+    from lrh_ray.studies.extraction import store_facts
+
+    if path.name == "result.json" or (path / "result.json").exists():
+        if as_json:
+            file = path if path.name == "result.json" else path / "result.json"
+            typer.echo(json.dumps(json.loads(file.read_bytes())))
+            return
+        print_result(load_result(path), Console())
+        return
+    facts = store_facts(open_store(path))
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        print_facts(facts)

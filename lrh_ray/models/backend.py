@@ -1,0 +1,61 @@
+"""Backends: blocks of tokens go in, rows of activations come out through a sink.
+
+A backend holds one loaded model and the sites it was opened for. It is told nothing about where rows go or what they
+are for; whoever runs it hands over a sink per block.
+
+    with closing(open_backend(checkpoint, ModelConfig(name="smollm2"), sites)) as backend:
+        rows = backend.forward(block, sink)
+
+What can go wrong: two runs of one block need not give the same bits. `BackendFacts.repeatable` says what may be
+relied on: `bytes` (same block, same bytes, on the same kind of machine with the same number of threads) or `values`
+(same rows within the tolerance of the parity certificate).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.sink import RowSink
+from lrh_ray.records import SiteSpec, TokenBatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendFacts:
+    """How the rows of a backend are made, for provenance."""
+
+    engine: str
+    version: str
+    dtype: Literal["bfloat16", "float16", "float32"]
+    device: str
+    repeatable: Literal["bytes", "values"]
+    attention: str
+
+
+class Backend(ABC):
+    """One loaded model that delivers rows of fixed sites."""
+
+    @abstractmethod
+    def describe(self) -> BackendFacts:
+        """How this backend makes its rows."""
+
+    @abstractmethod
+    def forward(self, block: TokenBatch, sink: RowSink) -> int:
+        """Write the rows of every site: sequence s of the block goes to rows `starts[s]:starts[s + 1]`.
+
+        Returns the number of rows written to each site, which is `block.num_tokens`. Sequences never see one
+        another. Errors of the sink pass through unchanged.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the model; the backend cannot be used afterwards."""
+
+
+def open_backend(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[SiteSpec]) -> Backend:
+    """Load the model up to the deepest of `sites`, with transformers."""
+    from lrh_ray.models.hf import TransformersBackend
+
+    return TransformersBackend(checkpoint, config, sites)

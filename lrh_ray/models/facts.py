@@ -1,0 +1,71 @@
+"""Facts: what a plan must know about a model, from its config.json alone.
+
+A plan is sealed before any weight is read, so width, depth, window, number format and the list of sites come from
+the checkpoint's description. What would fail on a hundred workers fails here, at once: an unknown family, a site
+that this model does not have, a number format nobody declared.
+
+    facts = model_facts(resolve_checkpoint("smollm2"), ModelConfig(name="smollm2"), ["resid.*", "final_norm"])
+    facts.num_layers, facts.hidden_size, facts.window        # 30, 576, 8192
+
+What can go wrong: `CheckpointBroken`, `UnsupportedFamily`, `SiteError`.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, cast, get_args
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+
+from lrh_ray.errors import CheckpointBroken
+from lrh_ray.models.checkpoints import Checkpoint, checkpoint_digest, tokenizer_digest
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.families import family_of
+from lrh_ray.models.sites import resolve_sites
+from lrh_ray.records import ModelFacts
+
+DtypeName: TypeAlias = Literal["bfloat16", "float16", "float32"]
+
+
+def model_facts(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str]) -> ModelFacts:
+    """Identity, size and sites of a model; reads config.json, and hashes the checkpoint once per machine."""
+    architecture = read_architecture(checkpoint)
+    num_layers, hidden_size = int(architecture.num_hidden_layers), int(architecture.hidden_size)
+    return ModelFacts(
+        name=checkpoint.name,
+        digest=checkpoint_digest(checkpoint),
+        tokenizer_digest=tokenizer_digest(checkpoint),
+        family=architecture.model_type,
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        window=int(architecture.max_position_embeddings),
+        dtype=resolved_dtype(architecture, config),
+        sites=resolve_sites(sites, num_layers=num_layers, hidden_size=hidden_size),
+    )
+
+
+def read_architecture(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The checkpoint's config.json with its architecture's defaults; refused unless a family file describes it."""
+    path = checkpoint.path / "config.json"
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointBroken(f"{str(path)!r} is not a model description: it does not say its model_type.") from error
+    family_of(str(model_type))
+    try:
+        return cast(PreTrainedConfig, AutoConfig.from_pretrained(checkpoint.path, local_files_only=True))
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise CheckpointBroken(f"{str(path)!r} is refused by transformers: {error}") from error
+
+
+def resolved_dtype(architecture: PreTrainedConfig, config: ModelConfig) -> DtypeName:
+    """The number format of weights and rows: the asked-for one, or the checkpoint's own for `auto`."""
+    if config.dtype != "auto":
+        return config.dtype
+    declared = str(architecture.dtype).removeprefix("torch.")
+    if declared not in get_args(DtypeName):
+        raise CheckpointBroken(
+            f"The checkpoint of {config.name!r} declares the dtype {declared!r}; set the model's dtype to one of "
+            f"{', '.join(get_args(DtypeName))}."
+        )
+    return cast(DtypeName, declared)

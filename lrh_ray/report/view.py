@@ -1,0 +1,186 @@
+"""Everything the page shows of a result, prepared: the template only places it.
+
+Tables are recognised by name: `store`, `sites` and `parity` describe the store; `strongest` and `examples` the
+strongest concepts; all others stand under their own name. Measures are split by metric; the primary one is drawn.
+
+    view = result_view(result, anchor="r1", budget=Budget())
+
+What can go wrong: a result can hold more than a page should. A `Budget` bounds each part, and every part that was cut
+says how much is missing; the whole is always in `result.json`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from lrh_ray.artifacts import result_digest
+from lrh_ray.records import Measure, Result, Table
+from lrh_ray.report.examples import ExampleGroup, example_groups, is_examples
+from lrh_ray.report.heatmap import HeatMap, heat_of
+from lrh_ray.report.numbers import interval, label, number, readable, unit_suffix
+from lrh_ray.report.outline import Fact, facts, outline
+from lrh_ray.report.panels import PALETTE, draw_panel
+from lrh_ray.report.ranking import best_per_concept, lower_is_better, metric_names, primary_metric
+from lrh_ray.report.series import NULL_CONTROLS, REFERENCES, SHUFFLED, Chart, Panel, chart_of
+from lrh_ray.report.tables import STORE_TABLES, TableView, measure_view, table_view
+
+STRONGEST_TABLE = "strongest"
+EXAMPLES_TABLE = "examples"
+OPEN_ROWS = 40
+"""A table of measures longer than this starts folded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How much of a result the page may carry: rows of measures, rows of each table, panels, characters of text."""
+
+    measure_rows: int = 4000
+    table_rows: int = 400
+    panels: int = 36
+    characters: int = 40_000
+
+    def halved(self) -> "Budget":
+        return Budget(
+            measure_rows=self.measure_rows // 2,
+            table_rows=self.table_rows // 2,
+            panels=self.panels // 2,
+            characters=self.characters // 2,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PanelView:
+    """A panel with its heading: the best value, where it was found, and what it must be read against."""
+
+    subject: str
+    value: str
+    interval: str
+    where: str
+    controls: str
+    flags: tuple[str, ...]
+    svg: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChartView:
+    """The figures of the primary metric; `legend` names the marks that occur, `lines` the lines with their colour."""
+
+    metric: str
+    unit: str
+    lower_is_better: bool
+    panels: tuple[PanelView, ...]
+    omitted: int
+    lines: tuple[tuple[str, int], ...]
+    legend: frozenset[str]
+    has_layers: bool
+    has_categories: bool
+    heat: HeatMap | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultView:
+    """One result, section by section, in the order of the page."""
+
+    anchor: str
+    digest: str
+    kind: str
+    title: str
+    summary: tuple[str, ...]
+    asked: tuple[Fact, ...]
+    store: tuple[TableView, ...]
+    chart: ChartView | None
+    best: TableView | None
+    strongest: tuple[TableView, ...]
+    examples: tuple[ExampleGroup, ...]
+    measures: tuple[TableView, ...]
+    others: tuple[TableView, ...]
+    inputs: tuple[Fact, ...]
+    provenance: tuple[Fact, ...]
+    asked_text: str
+    resolved_text: str
+
+
+def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
+    """Prepare one result; `anchor` makes the identifiers of its parts unique on the page."""
+    by_metric = {name: [m for m in result.measures if m.name == name] for name in metric_names(result.measures)}
+    primary = by_metric.get(primary_metric(result.measures) or "", [])
+    told = [table for table in result.tables if table.name == EXAMPLES_TABLE and is_examples(table)]
+    named = {*STORE_TABLES, STRONGEST_TABLE}
+    share = max(1, len(by_metric))
+    return ResultView(
+        anchor=anchor,
+        digest=result_digest(result),
+        kind=readable(result.kind, 80),
+        title=readable(result.title, 200),
+        summary=tuple(readable(line, 1200) for line in result.summary[:24]),
+        asked=facts(result.asked, limit=18),
+        store=_tables(result.tables, STORE_TABLES, budget),
+        chart=_chart_view(primary, anchor, budget),
+        best=measure_view(best_per_concept(primary), rows=budget.table_rows) if primary else None,
+        strongest=_tables(result.tables, (STRONGEST_TABLE,), budget),
+        examples=tuple(group for table in told for group in example_groups(table, limit=budget.table_rows)),
+        measures=tuple(measure_view(found, rows=budget.measure_rows // share) for found in by_metric.values()),
+        others=tuple(
+            table_view(table, rows=budget.table_rows)
+            for table in result.tables
+            if table.name not in named and table not in told
+        ),
+        inputs=facts(result.inputs, limit=40),
+        provenance=facts(result.provenance, limit=40),
+        asked_text=outline(result.asked, limit=budget.characters),
+        resolved_text=outline(result.resolved, limit=budget.characters),
+    )
+
+
+def _tables(tables: Iterable[Table], names: Sequence[str], budget: Budget) -> tuple[TableView, ...]:
+    wanted = [table for name in names for table in tables if table.name == name]
+    return tuple(table_view(table, rows=budget.table_rows) for table in wanted)
+
+
+def _chart_view(measures: Sequence[Measure], anchor: str, budget: Budget) -> ChartView | None:
+    chart = chart_of(measures)
+    if chart is None:
+        return None
+    shown = chart.panels[: budget.panels]
+    heat = heat_of(measures, low=chart.ticks[0], high=chart.ticks[-1], limit=budget.table_rows)
+    return ChartView(
+        metric=label(chart.metric),
+        unit=unit_suffix(chart.unit),
+        lower_is_better=lower_is_better(chart.metric),
+        panels=tuple(_panel_view(panel, chart, f"{anchor}-p{index}") for index, panel in enumerate(shown, start=1)),
+        omitted=len(chart.panels) - len(shown),
+        lines=tuple((readable(name, 60), index % PALETTE) for index, name in enumerate(chart.line_labels) if name),
+        legend=_legend(measures),
+        has_layers=any(place.layer is not None for place in chart.places),
+        has_categories=any(place.layer is None for place in chart.places),
+        heat=heat if len(heat.rows) > 1 and len(heat.sites) > 1 else None,
+    )
+
+
+def _panel_view(panel: Panel, chart: Chart, anchor: str) -> PanelView:
+    best = panel.best
+    bounds = [best.controls.get(name) for name in NULL_CONTROLS]
+    controls = [f"null\u00a0{interval(*bounds)}"] if any(bound is not None for bound in bounds) else []
+    controls += [
+        f"{name}\u00a0{number(best.controls[name])}" for name in (SHUFFLED, *REFERENCES) if name in best.controls
+    ]
+    where = ", ".join(str(value) for key, value in best.keys.items() if key not in ("concept", "layer"))
+    return PanelView(
+        subject=readable(panel.subject, 80) or label(chart.metric),
+        value=number(best.value),
+        interval=interval(best.low, best.high),
+        where=readable(where, 120),
+        controls=readable(" · ".join(controls), 240),
+        flags=tuple(readable(flag, 160) for flag in best.flags),
+        svg=draw_panel(panel, chart, anchor=anchor),
+    )
+
+
+def _legend(measures: Sequence[Measure]) -> frozenset[str]:
+    """Which kinds of marks occur in the figure."""
+    marks = {name for measure in measures for name in measure.controls if name in (SHUFFLED, *REFERENCES)}
+    marks |= {"null" for measure in measures if set(NULL_CONTROLS) <= measure.controls.keys()}
+    marks |= {"interval" for measure in measures if measure.low is not None and measure.high is not None}
+    marks |= {"flag" for measure in measures if measure.flags}
+    return frozenset(marks)

@@ -1,0 +1,113 @@
+"""Connect to Ray: an embedded local cluster, or one that runs already, always with a token.
+
+Ray's control processes listen on every interface whatever address they are told, so an open cluster is a remote shell
+for the whole network. The embedded cluster gets a fresh random token that lives in the environment of this process and
+its children only. A running cluster is joined with the token the user has (`RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or
+~/.ray/auth_token).
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config
+
+from lrh_ray.errors import ClusterError, LrhError
+
+EMBEDDED = "embedded"
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """What the cluster offers."""
+
+    address: str
+    cpus: float
+    gpus: float
+
+
+@contextlib.contextmanager
+def connected(address: str = EMBEDDED) -> Iterator[Cluster]:
+    """Connect for the length of a `with` block; nested uses share the outer connection.
+
+    Raises:
+        ClusterError: The cluster cannot be reached or refuses the token.
+    """
+    if ray.is_initialized():
+        yield _describe(address)
+        return
+    _start_embedded() if address == EMBEDDED else _join(address)
+    try:
+        yield _describe(address)
+    finally:
+        ray.shutdown()
+
+
+def _start_embedded() -> None:
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
+    _require_token_mode()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address="local", dashboard_host="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
+    except (RuntimeError, ConnectionError, TimeoutError, OSError, ValueError) as error:
+        raise ClusterError(f"The embedded Ray did not start: {error}. `lrh doctor` checks ports, memory and disk.") from error
+
+
+def _join(address: str) -> None:
+    _require_token_mode()
+    if not _has_token():
+        raise ClusterError(
+            f"No token for the Ray cluster {address!r}. Set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put the cluster's "
+            f"token into ~/.ray/auth_token (mode 0600). Open clusters are not joined."
+        )
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (RuntimeError, ConnectionError, TimeoutError, OSError, ValueError, ray.exceptions.RayError) as error:
+        raise ClusterError(
+            f"Cannot join the Ray cluster {address!r}: {_first_line(error)}. Check the address, that the cluster runs, "
+            f"and that your token is the cluster's."
+        ) from error
+
+
+def _require_token_mode() -> None:
+    """Token mode for this process and its children, whatever the environment says.
+
+    Ray reads the mode and the token once, when it is imported; its own start-up refreshes them in the same way.
+    """
+    os.environ["RAY_AUTH_MODE"] = "token"
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _has_token() -> bool:
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+
+
+def _describe(address: str) -> Cluster:
+    resources = ray.cluster_resources()
+    return Cluster(address=address, cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def cause_of(error: ray.exceptions.RayTaskError) -> BaseException:
+    """What a remote function raised, as it was raised there."""
+    cause: BaseException = error.cause if isinstance(error.cause, BaseException) else error
+    return cause
+
+
+def raise_cause(error: ray.exceptions.RayTaskError) -> None:
+    """Raise the user's mistake itself if a worker hit one; everything else keeps Ray's traceback of the worker."""
+    cause = cause_of(error)
+    if isinstance(cause, LrhError):
+        raise cause from error
+    raise error

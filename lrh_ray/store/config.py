@@ -1,0 +1,33 @@
+"""Settings of a store: what is kept, in which order, in which pieces."""
+
+from typing import Literal
+
+from lrh_ray.config import settings
+
+
+@settings
+class StoreConfig:
+    """What a store keeps and how its plan cuts it."""
+
+    sites: tuple[str, ...]
+    """Named points in the model, for example `resid.0`, `resid.*`, `final_norm`."""
+
+    seed: int = 0
+    """Seed of the document order."""
+
+    dtype: Literal["model", "bfloat16", "float16", "float32"] = "model"
+    """Data type on disk; `model` keeps the model's own."""
+
+    rows_per_block: int | None = None
+    """Rows of one block (one shard per site). None: sized for at least `min_blocks` blocks of at most 96 MiB a site."""
+
+    min_blocks: int = 16
+    """Blocks to aim for when `rows_per_block` is None; 4 per model replica keep every replica busy to the end."""
+
+    def __post_init__(self) -> None:
+        if not self.sites:
+            raise ValueError("name at least one site, for example [resid.0, final_norm]")
+        if self.rows_per_block is not None and self.rows_per_block < 1:
+            raise ValueError("must be at least 1 row")
+        if self.min_blocks < 1:
+            raise ValueError("must be at least 1 block")

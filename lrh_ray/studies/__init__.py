@@ -1,0 +1,1 @@
+"""One file per question: which stores, passes and controls, in what order. Knows neither Ray nor Zarr."""

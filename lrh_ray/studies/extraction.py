@@ -1,0 +1,300 @@
+"""Text to store: tokenise, plan, seal the plan, extract on a pool, certify, seal the store.
+
+Running it again resumes: the plan is made anew and must equal the standing one, committed blocks are left alone, and a
+sealed store is returned as it is. The store is the truth; nothing else is remembered between runs.
+"""
+
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from lrh_ray.config import as_plain, as_yaml
+from lrh_ray.errors import ParityError, StoreFull
+from lrh_ray.models.backend import Backend, open_backend
+from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.records import Corpus, ModelFacts, Plain, Receipt, TokenBatch
+from lrh_ray.runtime.cluster import EMBEDDED, connected
+from lrh_ray.runtime.map import map_blocks
+from lrh_ray.runtime.reduce import sample
+from lrh_ray.store.commits import pending_blocks, recover
+from lrh_ray.store.plan import Plan, make_plan, read_plan
+from lrh_ray.store.reader import Store, open_store
+from lrh_ray.store.seal import create_store, describe_rows, is_sealed, seal
+from lrh_ray.store.writer import BlockWriter
+from lrh_ray.studies.progress import Progress, Silent
+from lrh_ray.studies.run import RunConfig
+
+PARITY_DOCUMENTS = 8
+PARITY_TOKENS = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A run's plan with everything it was made from."""
+
+    plan: Plan
+    tokens: TokenBatch
+    corpus: Corpus
+    model: ModelFacts
+    checkpoint: Checkpoint
+
+
+def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = None) -> Planned:
+    """Read the corpus, tokenise it and plan the store; writes nothing. `folder` is where relative paths start."""
+    from lrh_ray.models.facts import model_facts
+    from lrh_ray.models.tokens import template_digest
+    from lrh_ray.models.tokens import load_tokenizer, tokenize
+    from lrh_ray.text.corpus import read_corpus
+
+    progress = progress or Silent()
+    checkpoint = resolve_checkpoint(config.model.name)
+    facts = model_facts(checkpoint, config.model, config.store.sites)
+    progress.begin("reading text")
+    corpus = read_corpus(config.text, folder=folder)
+    progress.begin(f"tokenising {len(corpus.documents)} documents")
+    tokenizer = load_tokenizer(checkpoint)
+    tokens = tokenize(
+        corpus.documents,
+        tokenizer,
+        render=config.text.render,
+        bos=config.text.bos,
+        window=facts.window,
+        too_long=config.text.too_long,
+    )
+    identity: dict[str, Plain] = {
+        "corpus": corpus.digest,
+        "skipped": corpus.skipped,
+        "render": config.text.render,
+        "template": template_digest(tokenizer, config.text.render),
+        "bos": config.text.bos,
+        "too_long": config.text.too_long,
+    }
+    plan = make_plan(tokens, facts, config.store, identity)
+    return Planned(plan=plan, tokens=tokens, corpus=corpus, model=facts, checkpoint=checkpoint)
+
+
+def plan_facts(planned: Planned) -> dict[str, Plain]:
+    """What `lrh plan` tells before anything runs."""
+    plan = planned.plan
+    return {
+        "plan": plan.digest,
+        "model": planned.model.name,
+        "family": planned.model.family,
+        "documents": len(planned.corpus.documents),
+        "skipped": planned.corpus.skipped,
+        "tokens": plan.num_valid_rows,
+        "sites": [site.name for site in plan.sites],
+        "dtype": plan.dtype,
+        "blocks": plan.num_blocks,
+        "rows_per_block": plan.rows_per_block,
+        "chunk_rows": plan.chunk_rows,
+        "padding": round(1 - plan.num_valid_rows / plan.num_rows, 6),
+        "bytes": plan.activation_bytes,
+        "files": plan.num_files,
+    }
+
+
+def extract(
+    config: RunConfig, *, folder: Path, address: str = EMBEDDED, progress: Progress | None = None
+) -> dict[str, Plain]:
+    """Write the run's store, or finish it, or find it finished; returns facts about it.
+
+    Raises:
+        StoreConflict: The run's folder holds the store of another plan.
+        StoreFull: The disk cannot hold it.
+        BlockFailed: A block failed on every attempt.
+        ParityError: The rows do not match a plain float32 forward; the store is not sealed.
+    """
+    progress = progress or Silent()
+    planned = plan_run(config, folder=folder, progress=progress)
+    root, plan = config.store_path, planned.plan
+    create_store(
+        root, plan, planned.tokens, planned.corpus, config_yaml=as_yaml(config), provenance=_provenance(planned)
+    )
+    if not is_sealed(root):
+        recover(root)
+        _refuse_without_space(root, plan, len(pending_blocks(root, plan)))
+        with connected(address) as cluster:
+            pending = pending_blocks(root, plan)
+            done = plan.num_valid_rows - int(plan.valid_rows[list(pending)].sum())
+            if pending:
+                progress.begin("extracting", plan.num_valid_rows, "tokens", done)
+                task = ExtractTask(root=root.resolve(), checkpoint=planned.checkpoint, model=config.model)
+                map_blocks(
+                    pending,
+                    task,
+                    config.pool,
+                    cluster,
+                    on_receipt=lambda receipt: progress.advance(receipt.rows),
+                )
+            progress.begin("comparing with a plain float32 forward")
+            parity = certify(root, planned.checkpoint)
+        progress.begin("sealing")
+        seal(root, plan, parity=parity)
+    return store_facts(open_store(root))
+
+
+def _provenance(planned: Planned) -> dict[str, Plain]:
+    return {
+        "model": asdict(planned.model)["name"],
+        "model_digest": planned.model.digest,
+        "corpus": planned.corpus.digest,
+        "created_by": f"lrh-ray {metadata.version('lrh-ray')}",
+    }
+
+
+def _refuse_without_space(root: Path, plan: Plan, pending: int) -> None:
+    needed = plan.activation_bytes * pending // plan.num_blocks
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise StoreFull(
+            f"The store {str(root)!r} needs {needed / 1e9:.2f} GB more and the disk has {free / 1e9:.2f} GB. "
+            f"Free some space, choose another folder (`runs`), or ask for fewer sites."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractTask:
+    """How a worker is opened: which store it fills, from which model."""
+
+    root: Path
+    checkpoint: Checkpoint
+    model: ModelConfig
+
+    def open(self) -> "ExtractWorker":
+        plan = read_plan(self.root)
+        return ExtractWorker(self.root, plan, open_backend(self.checkpoint, self.model, plan.sites))
+
+    def describe(self, block: int) -> str:
+        return describe_rows(read_plan(self.root), [block])
+
+
+class ExtractWorker:
+    """One model replica that writes the blocks it is given."""
+
+    def __init__(self, root: Path, plan: Plan, backend: Backend) -> None:
+        self._root, self._plan, self._backend = root, plan, backend
+        self._store = Store(path=root, plan=plan, commits={}, manifest=None)
+        self._software = software_versions(backend)
+
+    def process(self, block: int, attempt: str) -> Receipt:
+        """Run one block through the model and commit it; every planned row must arrive."""
+        with BlockWriter(
+            self._root,
+            self._plan,
+            block=block,
+            attempt=attempt,
+            worker=socket.gethostname(),
+            software=self._software,
+        ) as writer:
+            self._backend.forward(self._store.block_tokens(block), writer)
+            return writer.commit()
+
+
+def software_versions(backend: Backend) -> dict[str, str]:
+    """What made a block's rows, for its commit record."""
+    facts = {key: str(value) for key, value in asdict(backend.describe()).items()}
+    return {**facts, "python": sys.version.split()[0], "lrh-ray": metadata.version("lrh-ray")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ParityRun:
+    """Compares stored rows with the reference on one worker."""
+
+    checkpoint: Checkpoint
+
+    def __call__(self, root: Path) -> Mapping[str, Plain]:
+        from lrh_ray.models.parity import compare_rows, reference_rows
+
+        store = open_store(root)
+        tokens, index = _parity_tokens(store)
+        reference = reference_rows(self.checkpoint, tokens, store.plan.sites)
+        rows = {site.name: _rows_at(store, site.name, index) for site in store.plan.sites}
+        dtype = str(store.plan.identity["model_dtype"])
+        return compare_rows(rows, reference, dtype=dtype).as_plain()
+
+
+def certify(root: Path, checkpoint: Checkpoint) -> Mapping[str, Plain]:
+    """The parity certificate of a store, made on a worker.
+
+    Raises:
+        ParityError: Some site exceeds its tolerance.
+    """
+    (certificate,) = sample([root.resolve()], _ParityRun(checkpoint=checkpoint))
+    if not certificate["passed"]:
+        sites = cast(list[Mapping[str, Plain]], certificate["sites"])
+        worst = max(sites, key=lambda site: cast(float, site["p99"]))
+        raise ParityError(
+            f"The stored rows differ from a plain float32 forward: at {worst['site']!r} the relative error is "
+            f"p50 {worst['p50']:.2g}, p99 {worst['p99']:.2g}. The store {str(root)!r} is not sealed. Check that the "
+            f"checkpoint has not changed since, and model.dtype; then move the store aside and extract again."
+        )
+    return certificate
+
+
+def _parity_tokens(store: Store) -> tuple[TokenBatch, np.ndarray]:
+    """The first tokens of a few documents spread over the store, and their global rows."""
+    plan = store.plan
+    chosen = np.unique(np.linspace(0, len(plan.source) - 1, PARITY_DOCUMENTS).astype(int))
+    lengths = np.minimum(plan.lengths[chosen], PARITY_TOKENS)
+    index = np.concatenate([start + np.arange(length) for start, length in zip(plan.starts[chosen], lengths, strict=True)])
+    token_id, position = store.row_arrays(("token_id", "position"), index)
+    nothing = np.zeros(len(index), dtype=np.int32)
+    return (
+        TokenBatch(
+            document_ids=tuple(store.document_ids[sequence] for sequence in chosen),
+            token_ids=token_id,
+            positions=position,
+            char_start=nothing,
+            char_end=nothing,
+            starts=np.append(0, np.cumsum(lengths)).astype(np.int64),
+        ),
+        index,
+    )
+
+
+def _rows_at(store: Store, site: str, index: np.ndarray) -> np.ndarray:
+    """Rows of a site at ascending global positions."""
+    size = store.plan.rows_per_block
+    return np.concatenate(
+        [store.block_rows(site, int(block))[index[index // size == block] % size] for block in np.unique(index // size)]
+    )
+
+
+def store_facts(store: Store) -> dict[str, Plain]:
+    """What `lrh status` tells: from the store alone."""
+    plan, manifest = store.plan, store.manifest
+    done = sum(commit.valid_rows for commit in store.commits.values())
+    facts: dict[str, Plain] = {
+        "store": str(store.path),
+        "sealed": store.sealed,
+        "root": store.root if store.sealed else None,
+        "plan": plan.digest,
+        "model": cast(Mapping[str, Plain], plan.identity["model"])["name"],
+        "sites": list(store.sites),
+        "dtype": plan.dtype,
+        "blocks": len(store.commits),
+        "blocks_planned": plan.num_blocks,
+        "rows": done,
+        "rows_planned": plan.num_valid_rows,
+        "bytes": sum(stored.num_bytes for commit in store.commits.values() for stored in commit.objects.values()),
+        "worker_seconds": round(sum(commit.seconds for commit in store.commits.values()), 1),
+    }
+    if manifest is not None:
+        sites = cast(Mapping[str, Mapping[str, Plain]], manifest["sites"])
+        facts["sinks"] = {name: site["sinks"] for name, site in sites.items()}
+        facts["parity"] = manifest["parity"]
+    return facts
+
+
+def resolved_config(config: RunConfig) -> dict[str, Plain]:
+    return as_plain(config)

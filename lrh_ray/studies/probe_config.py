@@ -1,0 +1,45 @@
+"""Settings of the probing study."""
+
+from typing import Literal
+
+from lrh_ray.config import settings
+
+
+@settings
+class ProbeConfig:
+    """Which concepts are probed, how rows are split, and how uncertainty is measured."""
+
+    concepts: tuple[str, ...] = ("all",)
+    """Names of concepts of the store's labels, or `all`."""
+
+    sinks: Literal["drop", "keep"] = "drop"
+    """Attention sinks (rows whose norm exceeds 10 times the median of any site) are left out, or kept."""
+
+    held_out: float = 0.3
+    """Fraction of documents held out for the numbers reported; half as many again choose the penalty."""
+
+    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    """L2 penalties to choose from, as multiples of the site's mean feature variance."""
+
+    tolerance: float = 1e-8
+    """Certificate of the logistic solver: largest gradient component in the solver's metric."""
+
+    draws: int = 400
+    """Bootstrap draws over documents, and permutations of the null band."""
+
+    min_documents: int = 4
+    """A class needs at least this many documents in training and in the held-out part."""
+
+    max_held_out_rows: int = 200_000
+    """Held-out rows are a sample of whole documents of at most this many rows."""
+
+    seed: int = 0
+    """Seed of split, shuffled labels, bootstrap and permutations."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 0.6:
+            raise ValueError("held_out must lie in (0, 0.6), for example 0.3")
+        if not self.penalties or min(self.penalties) <= 0:
+            raise ValueError("penalties must be positive, for example [0.001, 0.01, 0.1]")
+        if self.draws < 100:
+            raise ValueError("draws must be at least 100 to give a 95 % interval")

@@ -1,0 +1,243 @@
+"""Which rows carry which labels, for which purpose: the design of a probing study.
+
+Documents, never tokens, are dealt into training, validation (choice of penalty) and held-out parts, evenly within each
+combination of document labels. Every concept becomes label columns: a token-level concept one, a document-level
+concept one per value (one in all when there are two). Each column has a shuffled twin, permuted at the level at which
+its concept varies, inside each part. A design is small and picklable; workers build the labels of a block from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from lrh_ray.analyses.controls import shuffle_labels
+from lrh_ray.errors import NotEnoughData, UnknownName
+from lrh_ray.store.documents import Labels
+from lrh_ray.store.reader import Store
+from lrh_ray.studies.probe_config import ProbeConfig
+
+Part: TypeAlias = Literal[0, 1, 2]
+TRAIN: Part = 0
+VALIDATION: Part = 1
+HELD_OUT: Part = 2
+GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One label column: rows where `concept` has `value`, within the rows of its population."""
+
+    name: str
+    concept: str
+    value: str
+    level: Literal["token", "document"]
+    population: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Omitted:
+    """A concept, or a value of one, that is not probed, and why."""
+
+    concept: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeDesign:
+    """Columns and parts of a study. Arrays are indexed by stored sequence.
+
+    Population 0 holds every row that stands for text; population p > 0 the rows of documents that carry the p-th
+    document-level concept. `codes[p - 1]` is the value index per sequence, -1 where the concept is absent;
+    `shuffled_codes` is its permutation among the documents of each part.
+    """
+
+    columns: tuple[Column, ...]
+    omitted: tuple[Omitted, ...]
+    document_concepts: tuple[str, ...]
+    parts: np.ndarray
+    document: np.ndarray
+    codes: np.ndarray
+    shuffled_codes: np.ndarray
+    values: tuple[tuple[str, ...], ...]
+    sinks: Literal["drop", "keep"]
+    seed: int
+
+    @property
+    def num_populations(self) -> int:
+        return 1 + len(self.document_concepts)
+
+    @property
+    def populations(self) -> np.ndarray:
+        """Population of each column, the shuffled twins after the true columns [2 C]."""
+        own = np.array([column.population for column in self.columns], dtype=np.int64)
+        return np.concatenate([own, own])
+
+    @property
+    def levels(self) -> list[Literal["token", "document"]]:
+        return [column.level for column in self.columns] * 2
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        true = tuple(column.name for column in self.columns)
+        return true + tuple(f"{name} (shuffled)" for name in true)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockLabels:
+    """Labels of one block's valid rows: [N, 2 C] 0/1, members [N, P], and the part of every row."""
+
+    labels: np.ndarray
+    members: np.ndarray
+    parts: np.ndarray
+    sequence: np.ndarray
+    index: np.ndarray
+
+
+def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesign:
+    """Choose columns and parts.
+
+    Raises:
+        UnknownName: A concept asked for does not exist in the store's labels.
+        NotEnoughData: No concept can be probed.
+    """
+    wanted = _wanted(labels, config.concepts)
+    ids, document = np.unique(np.asarray(store.document_ids), return_inverse=True)
+    document_level = [name for name in wanted if labels.concepts[name].level == "document"]
+    codes = np.array([_codes(labels, name) for name in document_level], dtype=np.int64).reshape(len(document_level), -1)
+    parts = _deal(document, codes, len(ids), config)
+    columns, omitted, kept = _columns(labels, wanted, document_level, codes, parts, document, config)
+    if not columns:
+        reasons = "; ".join(f"{entry.concept}: {entry.reason}" for entry in omitted)
+        raise NotEnoughData(f"No concept can be probed ({reasons or 'the store has no labels'}). Add documents or labels.")
+    chosen = codes[[document_level.index(name) for name in kept]] if kept else np.empty((0, len(parts)), dtype=np.int64)
+    return ProbeDesign(
+        columns=columns,
+        omitted=omitted,
+        document_concepts=kept,
+        parts=parts,
+        document=document,
+        codes=chosen,
+        shuffled_codes=_shuffle_codes(chosen, parts, document, config.seed),
+        values=tuple(labels.concepts[name].values for name in kept),
+        sinks=config.sinks,
+        seed=config.seed,
+    )
+
+
+def _wanted(labels: Labels, asked: Sequence[str]) -> list[str]:
+    names = sorted(labels.concepts)
+    for name in asked:
+        if name != "all" and name not in labels.concepts:
+            raise UnknownName(f"No concept {name!r} in this store. Known: {', '.join(names) or 'none'}.")
+    return names if "all" in asked else [name for name in names if name in asked]
+
+
+def _codes(labels: Labels, name: str) -> list[int]:
+    index = {value: code for code, value in enumerate(labels.concepts[name].values)}
+    return [-1 if value is None else index[value] for value in labels.document_values(name)]
+
+
+def _deal(document: np.ndarray, codes: np.ndarray, num_documents: int, config: ProbeConfig) -> np.ndarray:
+    """Part of every sequence: a low-discrepancy sequence over documents sorted by their labels, shuffled within."""
+    first = np.unique(document, return_index=True)[1]
+    order = np.random.default_rng([config.seed, 1]).permutation(num_documents)
+    ranked = order[np.lexsort(codes[:, first][:, order])] if len(codes) else order
+    position = np.empty(num_documents, dtype=np.int64)
+    position[ranked] = np.arange(num_documents)
+    share = ((position + 0.5) * GOLDEN) % 1
+    part = np.where(share < config.held_out, HELD_OUT, np.where(share < 1.5 * config.held_out, VALIDATION, TRAIN))
+    return np.asarray(part[document], dtype=np.int8)
+
+
+def _columns(
+    labels: Labels,
+    wanted: Sequence[str],
+    document_level: Sequence[str],
+    codes: np.ndarray,
+    parts: np.ndarray,
+    document: np.ndarray,
+    config: ProbeConfig,
+) -> tuple[tuple[Column, ...], tuple[Omitted, ...], tuple[str, ...]]:
+    columns: list[Column] = []
+    omitted: list[Omitted] = []
+    kept: list[str] = []
+    for name in wanted:
+        if name not in document_level:
+            columns.append(Column(name=name, concept=name, value="yes", level="token", population=0))
+            continue
+        own = codes[document_level.index(name)]
+        values = labels.concepts[name].values
+        enough = [value for code, value in enumerate(values) if _has_enough(own == code, parts, document, config)]
+        if len(enough) < 2 or len(enough) < len(values):
+            scarce = ", ".join(sorted(set(values) - set(enough)))
+            omitted.append(Omitted(concept=name, reason=f"fewer than {config.min_documents} documents a part: {scarce}"))
+            continue
+        kept.append(name)
+        shown = values[:1] if len(values) == 2 else values
+        for value in shown:
+            columns.append(
+                Column(name=f"{name}={value}", concept=name, value=value, level="document", population=len(kept))
+            )
+    return tuple(columns), tuple(omitted), tuple(kept)
+
+
+def _has_enough(mask: np.ndarray, parts: np.ndarray, document: np.ndarray, config: ProbeConfig) -> bool:
+    return all(len(np.unique(document[mask & (parts == part)])) >= config.min_documents for part in (TRAIN, HELD_OUT))
+
+
+def _shuffle_codes(codes: np.ndarray, parts: np.ndarray, document: np.ndarray, seed: int) -> np.ndarray:
+    """Permute each document-level concept among the documents that carry it, inside each part."""
+    shuffled = codes.copy()
+    for concept, own in enumerate(codes):
+        for part in (TRAIN, VALIDATION, HELD_OUT):
+            rng = np.random.default_rng([seed, 2, concept, part])
+            members = (parts == part) & (own >= 0)
+            column = own[:, None].astype(np.float64)
+            shuffled[concept] = np.where(
+                members, shuffle_labels(column, members, document, "document", rng)[:, 0], shuffled[concept]
+            )
+    return shuffled
+
+
+def block_labels(design: ProbeDesign, store: Store, labels: Labels, block: int) -> BlockLabels:
+    """Labels of one block; a pure function of its arguments."""
+    keys = store.keys(block)
+    sequence = keys.doc.astype(np.int64)
+    text = keys.char_end > keys.char_start
+    if design.sinks == "drop":
+        text &= ~store.sink_mask(block)
+    members = np.column_stack([text, *((codes[sequence] >= 0) & text for codes in design.codes)])
+    true = np.empty((len(sequence), len(design.columns)))
+    twin = np.empty_like(true)
+    for c, column in enumerate(design.columns):
+        if column.level == "token":
+            true[:, c] = labels.token_mask(column.concept, keys.doc, keys.char_start, keys.char_end)
+            continue
+        code = design.values[column.population - 1].index(column.value)
+        true[:, c] = design.codes[column.population - 1][sequence] == code
+        twin[:, c] = design.shuffled_codes[column.population - 1][sequence] == code
+    parts = design.parts[sequence]
+    _shuffle_tokens(design, true, twin, members[:, 0], parts, sequence, block)
+    return BlockLabels(
+        labels=np.hstack([true, twin]), members=members, parts=parts, sequence=sequence, index=keys.index
+    )
+
+
+def _shuffle_tokens(
+    design: ProbeDesign,
+    true: np.ndarray,
+    twin: np.ndarray,
+    text: np.ndarray,
+    parts: np.ndarray,
+    sequence: np.ndarray,
+    block: int,
+) -> None:
+    """Permute all token-level columns together among the text rows of each part of the block."""
+    token = [c for c, column in enumerate(design.columns) if column.level == "token"]
+    twin[:, token] = true[:, token]
+    for part in (TRAIN, VALIDATION, HELD_OUT):
+        rng = np.random.default_rng([design.seed, 3, block, part])
+        members = text & (parts == part)
+        twin[:, token] = shuffle_labels(twin[:, token], members, sequence, "token", rng)

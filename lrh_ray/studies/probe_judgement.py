@@ -1,0 +1,210 @@
+"""Judge the fitted probes of one site on documents they have not seen.
+
+Penalties are chosen on the validation documents; every number comes from the held-out documents, at most
+`max_held_out_rows` rows of whole documents. Shuffled twins go through the same choice and are judged against shuffled
+held-out labels, permuted afresh over all held-out rows, which is what makes the permutation band exact.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrh_ray.analyses.controls import NullBand, permutation_band, shuffle_labels
+from lrh_ray.analyses.held_out import HeldOut
+from lrh_ray.analyses.intervals import DocumentBootstrap, Sample
+from lrh_ray.analyses.metrics import accuracy, auc, base_rate_log_loss, log_loss, majority_accuracy
+from lrh_ray.analyses.readout import LinearReadout
+from lrh_ray.layouts import Rows
+from lrh_ray.studies.probe_config import ProbeConfig
+from lrh_ray.studies.probe_design import HELD_OUT, VALIDATION, Part, ProbeDesign
+from lrh_ray.studies.probe_passes import Rowset
+
+EXAMPLES = 6
+PROBABILISTIC = ("logistic", "lda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteProbes:
+    """Every fitted probe of one site: probe kind -> readout over columns x penalties."""
+
+    site: str
+    readouts: Mapping[str, LinearReadout]
+    rates: np.ndarray
+    """[2 C] share of positive training rows of each column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindJudgement:
+    """One probe kind at one site: chosen probes [2 C], metrics of the true columns, and the twins' numbers [C]."""
+
+    chosen: np.ndarray
+    metrics: Mapping[str, Sample]
+    shuffled: Mapping[str, np.ndarray]
+    band: NullBand
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A held-out row that scores high for a column."""
+
+    column: int
+    index: int
+    score: float
+    positive: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteJudgement:
+    """Everything known about one site."""
+
+    site: str
+    kinds: Mapping[str, KindJudgement]
+    majority: np.ndarray
+    base_rate_log_loss: np.ndarray
+    rows: int
+    documents: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRows:
+    """All rows of one part at one site, in memory."""
+
+    rows: Rows
+    labels: np.ndarray
+    members: np.ndarray
+    sequence: np.ndarray
+    index: np.ndarray
+
+    def scored(self, design: ProbeDesign, readout: LinearReadout, probes: np.ndarray) -> HeldOut:
+        """Scores of some probes beside the labels they are judged by."""
+        chosen = subset(readout, probes)
+        _, documents = np.unique(design.document[self.sequence], return_inverse=True)
+        return HeldOut(
+            scores=chosen.scores(self.rows),
+            columns=chosen.columns,
+            labels=self.labels,
+            populations=design.populations,
+            members=self.members,
+            documents=documents,
+            num_documents=int(documents.max()) + 1,
+        )
+
+
+def subset(readout: LinearReadout, probes: np.ndarray) -> LinearReadout:
+    """Some probes of a readout."""
+    return LinearReadout(
+        weights=readout.weights[:, probes],
+        intercepts=readout.intercepts[probes],
+        columns=readout.columns[probes],
+        regularisation=readout.regularisation[probes],
+        threshold=readout.threshold,
+    )
+
+
+def gather(rowset: Rowset, site: str, part: Part, max_rows: int) -> PartRows:
+    """Rows of one part of the design: whole documents in stored order, stopping before `max_rows`."""
+    design, store = rowset.design, rowset.store
+    lengths = np.where(design.parts == part, store.plan.lengths, 0)
+    wanted = (design.parts == part) & (np.cumsum(lengths) <= max(max_rows, int(lengths.max())))
+    blocks = np.unique(store.plan.block_of_sequence[wanted])
+    found = [(rowset.block(int(block)), int(block)) for block in blocks]
+    masks = [wanted[here.sequence] for here, _ in found]
+    pairs = list(zip(found, masks, strict=True))
+    return PartRows(
+        rows=np.concatenate([store.block_rows(site, block)[mask] for (_, block), mask in pairs]),
+        labels=np.concatenate([here.labels[mask] for (here, _), mask in pairs]),
+        members=np.concatenate([here.members[mask] for (here, _), mask in pairs]),
+        sequence=np.concatenate([here.sequence[mask] for (here, _), mask in pairs]),
+        index=np.concatenate([here.index[mask] for (here, _), mask in pairs]),
+    )
+
+
+def reshuffle_tokens(design: ProbeDesign, rows: PartRows) -> PartRows:
+    """Token-level twins permuted over all rows at once; the same permutation at every site."""
+    num_columns, labels = len(design.columns), rows.labels.copy()
+    token = np.array([c for c, column in enumerate(design.columns) if column.level == "token"], dtype=np.int64)
+    rng = np.random.default_rng([design.seed, 4])
+    labels[:, num_columns + token] = shuffle_labels(
+        labels[:, token], rows.members[:, 0], design.document[rows.sequence], "token", rng
+    )
+    return PartRows(
+        rows=rows.rows, labels=labels, members=rows.members, sequence=rows.sequence, index=rows.index
+    )
+
+
+def choose(kind: str, held_out: HeldOut, num_columns: int) -> np.ndarray:
+    """Best probe of each column on the validation rows: least log-loss, or largest AUC for scores without odds."""
+    quality = -log_loss(held_out, held_out.ones)[0] if kind in PROBABILISTIC else auc(held_out, held_out.ones)[0]
+    quality = np.nan_to_num(quality, nan=-np.inf)
+    return np.array([np.flatnonzero(held_out.columns == c)[quality[held_out.columns == c].argmax()] for c in range(num_columns)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Judges one site; runs on a worker."""
+
+    rowset: Rowset
+    config: ProbeConfig
+
+    def __call__(self, probes: SiteProbes) -> SiteJudgement:
+        design, limit = self.rowset.design, self.config.max_held_out_rows
+        validation = gather(self.rowset, probes.site, VALIDATION, limit)
+        rows = reshuffle_tokens(design, gather(self.rowset, probes.site, HELD_OUT, limit))
+        kinds = {kind: self._judge(kind, readout, validation, rows) for kind, readout in probes.readouts.items()}
+        true = rows.scored(design, probes.readouts["logistic"], kinds["logistic"].chosen[: len(design.columns)])
+        return SiteJudgement(
+            site=probes.site,
+            kinds=kinds,
+            majority=majority_accuracy(probes.rates, true),
+            base_rate_log_loss=base_rate_log_loss(probes.rates, true),
+            rows=len(rows.index),
+            documents=true.num_documents,
+            examples=strongest_rows(true, rows.index),
+        )
+
+    def _judge(self, kind: str, readout: LinearReadout, validation: PartRows, rows: PartRows) -> KindJudgement:
+        design = self.rowset.design
+        everything = np.arange(len(readout.columns))
+        chosen = choose(kind, validation.scored(design, readout, everything), 2 * len(design.columns))
+        true, twin = np.split(chosen, 2)
+        metrics = {name: self._sample(name, rows.scored(design, readout, true), readout) for name in metric_names(kind)}
+        shuffled = rows.scored(design, readout, twin)
+        return KindJudgement(
+            chosen=chosen,
+            metrics=metrics,
+            shuffled={name: evaluate(name, shuffled, readout, shuffled.ones)[0] for name in metric_names(kind)},
+            band=permutation_band(shuffled, design.levels, draws=self.config.draws, seed=self.config.seed),
+        )
+
+    def _sample(self, name: str, held_out: HeldOut, readout: LinearReadout) -> Sample:
+        bootstrap = DocumentBootstrap(draws=self.config.draws, seed=self.config.seed)
+        return bootstrap.apply(lambda weights: evaluate(name, held_out, readout, weights), held_out.num_documents)
+
+
+def metric_names(kind: str) -> tuple[str, ...]:
+    """Ridge scores are no probabilities, so they have no log-loss."""
+    return ("auc", "accuracy", "log_loss") if kind in PROBABILISTIC else ("auc", "accuracy")
+
+
+def evaluate(name: str, held_out: HeldOut, readout: LinearReadout, weights: np.ndarray) -> np.ndarray:
+    """A metric [B, K] by name."""
+    if name == "auc":
+        return auc(held_out, weights)
+    if name == "accuracy":
+        return accuracy(held_out, readout.threshold, weights)
+    return log_loss(held_out, weights)
+
+
+def strongest_rows(held_out: HeldOut, index: np.ndarray) -> tuple[Example, ...]:
+    """The highest-scoring held-out rows of every column, at most one per document."""
+    found = []
+    for k, column in enumerate(held_out.columns.tolist()):
+        inside = np.flatnonzero(held_out.probe_members[:, k])
+        ranked = inside[np.argsort(-held_out.scores[inside, k], kind="stable")]
+        _, first = np.unique(held_out.documents[ranked], return_index=True)
+        for row in ranked[np.sort(first)[:EXAMPLES]]:
+            positive = bool(held_out.labels[row, column] > 0.5)
+            found.append(Example(column=column, index=int(index[row]), score=float(held_out.scores[row, k]), positive=positive))
+    return tuple(found)

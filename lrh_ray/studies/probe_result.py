@@ -1,0 +1,322 @@
+"""From judgements to a `Result`: numbers with intervals and controls, tables for people, weights as arrays."""
+
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import cast
+
+import numpy as np
+
+from lrh_ray.analyses.controls import critical_value
+from lrh_ray.analyses.intervals import Interval, percentile_interval, simultaneous_interval
+from lrh_ray.analyses.logistic import LogisticFit
+from lrh_ray.records import Measure, Plain, Result, Scalar, Table
+from lrh_ray.store.reader import Store
+from lrh_ray.studies.probe_design import HELD_OUT, TRAIN, VALIDATION, ProbeDesign
+from lrh_ray.studies.probe_judgement import SiteJudgement, SiteProbes
+
+UNITS = {"auc": "fraction", "accuracy": "fraction", "log_loss": "nats"}
+SCALES: Mapping[str, str] = {"auc": "unit", "accuracy": "unit", "log_loss": "real"}
+CONTEXT = 70
+EXAMPLE_CONCEPTS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What every part of the result is made from."""
+
+    store: Store
+    design: ProbeDesign
+    judgements: Sequence[SiteJudgement]
+    critical: float
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.judgements[0].kinds)
+
+
+def make_result(
+    question: Result,
+    store: Store,
+    design: ProbeDesign,
+    probes: Sequence[SiteProbes],
+    fits: Mapping[str, LogisticFit],
+    judgements: Sequence[SiteJudgement],
+    seconds: float,
+) -> Result:
+    """Assemble the answer to `question`."""
+    bands = [judgement.kinds[kind].band for judgement in judgements for kind in judgement.kinds]
+    study = _Study(store=store, design=design, judgements=judgements, critical=critical_value(bands))
+    measures = (*_measures(study), *_null_measures(study))
+    return replace(
+        question,
+        summary=tuple(_summary(study, measures)),
+        measures=measures,
+        tables=(
+            _store_table(store),
+            _sites_table(store, fits),
+            _parity_table(store),
+            _parts_table(study),
+            _omitted_table(design),
+            _examples_table(study),
+        ),
+        arrays=_arrays(study, probes),
+        provenance=_provenance(store, seconds),
+    )
+
+
+def _measures(study: _Study) -> Iterator[Measure]:
+    for kind in study.kinds:
+        for name in study.judgements[0].kinds[kind].metrics:
+            yield from _measures_of(study, kind, name)
+
+
+def _measures_of(study: _Study, kind: str, name: str) -> Iterator[Measure]:
+    """One metric of one probe kind, over sites x columns; the simultaneous interval spans all of them."""
+    samples = [judgement.kinds[kind].metrics[name] for judgement in study.judgements]
+    estimates = np.concatenate([sample.estimates for sample in samples])
+    draws = np.concatenate([sample.draws for sample in samples], axis=1)
+    pointwise = percentile_interval(draws)
+    joint = simultaneous_interval(estimates, draws, scale="real" if SCALES[name] == "real" else "unit")
+    num_columns = len(study.design.columns)
+    for s, judgement in enumerate(study.judgements):
+        for c in range(num_columns):
+            k = s * num_columns + c
+            yield Measure(
+                name=name,
+                value=float(estimates[k]),
+                unit=UNITS[name],
+                keys=_keys(study, judgement.site, c, kind),
+                low=_end(pointwise.low[k]),
+                high=_end(pointwise.high[k]),
+                controls=_controls(study, judgement, kind, name, c) | _joint(joint, k),
+                flags=_flags(pointwise, k),
+            )
+
+
+def _keys(study: _Study, site: str, column: int, kind: str) -> dict[str, str | int | float]:
+    layer = study.store.plan.site(site).layer
+    keys: dict[str, str | int | float] = {"site": site}
+    if layer is not None:
+        keys["layer"] = layer
+    return keys | {"concept": study.design.columns[column].name, "probe": kind}
+
+
+def _controls(study: _Study, judgement: SiteJudgement, kind: str, name: str, column: int) -> dict[str, float]:
+    judged = judgement.kinds[kind]
+    controls = {"shuffled": float(judged.shuffled[name][column])}
+    if name == "auc":
+        reach = study.critical * judged.band.sd[column]
+        controls |= {
+            "null_low": float(judged.band.mean[column] - reach),
+            "null_high": float(judged.band.mean[column] + reach),
+            "chance": 0.5,
+        }
+    elif name == "accuracy":
+        controls["majority"] = float(judgement.majority[column])
+    else:
+        controls["base_rate"] = float(judgement.base_rate_log_loss[column])
+    return {key: value for key, value in controls.items() if np.isfinite(value)}
+
+
+def _joint(interval: Interval, k: int) -> dict[str, float]:
+    if interval.degenerate[k]:
+        return {}
+    return {"simultaneous_low": float(interval.low[k]), "simultaneous_high": float(interval.high[k])}
+
+
+def _end(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _flags(interval: Interval, k: int) -> tuple[str, ...]:
+    flags = ["no spread over documents: interval undefined"] if interval.degenerate[k] else []
+    if interval.undefined[k] > 0.05:
+        flags.append(f"{interval.undefined[k]:.0%} of the bootstrap draws lack a class")
+    return tuple(flags)
+
+
+def _null_measures(study: _Study) -> Iterator[Measure]:
+    """The family-wise test of the shuffled controls: all sites x concepts x probes at once."""
+    outside = largest = 0.0
+    for judgement in study.judgements:
+        for judged in judgement.kinds.values():
+            deviation = np.abs(np.nan_to_num(judged.band.studentise(judged.shuffled["auc"])))
+            outside += float((deviation > study.critical).sum())
+            largest = max(largest, float(deviation.max()))
+    keys: dict[str, str | int | float] = {"control": "shuffled labels, max-T over sites x concepts x probes"}
+    yield Measure(name="largest_null_deviation", value=largest, unit="sd", keys=keys, controls={"critical": study.critical})
+    yield Measure(name="shuffled_outside_band", value=outside, unit="controls", keys=keys)
+
+
+def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
+    design, first = study.design, study.judgements[0]
+    sites, columns = len(study.judgements), len(design.columns)
+    yield (
+        f"{columns} concepts were probed at {sites} sites with {len(study.kinds)} kinds of linear probe, and judged on "
+        f"{first.rows:,} tokens of {first.documents} documents that no probe had seen."
+    )
+    best: dict[str, Measure] = {}
+    for measure in measures:
+        if measure.name == "auc" and np.isfinite(measure.value):
+            concept = str(measure.keys["concept"])
+            best[concept] = max(best.get(concept, measure), measure, key=lambda found: found.value)
+    ranked = sorted(best.values(), key=lambda measure: -measure.value)
+    readable = [measure for measure in ranked if measure.value > measure.controls.get("null_high", 1.0)]
+    yield f"{len(readable)} of {len(ranked)} concepts can be read out better than any shuffled label could be."
+    if ranked:
+        yield f"Most readable: {_words(ranked[0])}. Least: {_words(ranked[-1])}."
+    largest, outside = measures[-2], measures[-1]
+    verdict = "all shuffled controls stay within" if not outside.value else f"{outside.value:.0f} shuffled controls leave"
+    yield (
+        f"Controls: {verdict} the simultaneous 95 % band (largest deviation {largest.value:.2f} sd, critical "
+        f"{study.critical:.2f}); one such family in twenty leaves it by chance."
+    )
+    if design.sinks == "drop":
+        yield "Attention sinks (rows with over 10 times the median norm at any site) were left out."
+
+
+def _words(measure: Measure) -> str:
+    low, high = measure.low, measure.high
+    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return f"{measure.keys['concept']} at {measure.keys['site']} ({measure.keys['probe']}, AUC {measure.value:.3f}{interval})"
+
+
+def _store_table(store: Store) -> Table:
+    plan, manifest = store.plan, store.manifest or {}
+    model = cast(Mapping[str, Plain], plan.identity["model"])
+    rows: list[tuple[Scalar, ...]] = [
+        ("model", str(model["name"])),
+        ("family", str(model["family"])),
+        ("blocks of the model", cast(int, model["layers"])),
+        ("rows (tokens)", plan.num_valid_rows),
+        ("documents", len(set(store.document_ids))),
+        ("sites", len(store.sites)),
+        ("data type", plan.dtype),
+        ("bytes", cast(int, manifest["bytes"])),
+        ("blocks of the store", plan.num_blocks),
+        ("root digest", store.root),
+    ]
+    return Table(name="store", description="The activations that were read.", columns=("fact", "value"), rows=tuple(rows))
+
+
+def _sites_table(store: Store, fits: Mapping[str, LogisticFit]) -> Table:
+    sites = cast(Mapping[str, Mapping[str, Scalar]], (store.manifest or {})["sites"])
+    rows = tuple(
+        (
+            site,
+            sites[site]["median_norm"],
+            sites[site]["sinks"],
+            sites[site]["absmax"],
+            float(fits[site].condition.max()),
+            float(fits[site].certificate.max()),
+            fits[site].passes,
+        )
+        for site in store.sites
+    )
+    return Table(
+        name="sites",
+        description="Norms, attention sinks, and how hard the logistic problem was: the condition number of its Hessian, "
+        "the largest gradient component left (whitened coordinates), and the passes over the store.",
+        columns=("site", "median norm", "sinks", "largest value", "condition", "gradient left", "passes"),
+        rows=rows,
+    )
+
+
+def _parity_table(store: Store) -> Table:
+    parity = cast(Mapping[str, Plain], (store.manifest or {})["parity"])
+    sites = cast(Sequence[Mapping[str, Scalar]], parity.get("sites", ()))
+    return Table(
+        name="parity",
+        description="Relative error of stored rows against a plain float32 forward, per row.",
+        columns=("site", "p50", "p99", "maximum", "rows", "passed"),
+        rows=tuple(tuple(site[name] for name in ("site", "p50", "p99", "maximum", "rows", "passed")) for site in sites),
+    )
+
+
+def _parts_table(study: _Study) -> Table:
+    design, lengths = study.design, study.store.plan.lengths
+    rows = tuple(
+        (name, len(np.unique(design.document[design.parts == part])), int(lengths[design.parts == part].sum()))
+        for name, part in (("training", TRAIN), ("validation", VALIDATION), ("held out", HELD_OUT))
+    )
+    return Table(
+        name="parts",
+        description="Documents are dealt into parts as a whole; penalties are chosen on the validation part.",
+        columns=("part", "documents", "tokens"),
+        rows=rows,
+    )
+
+
+def _omitted_table(design: ProbeDesign) -> Table:
+    return Table(
+        name="omitted",
+        description="Concepts that were not probed.",
+        columns=("concept", "reason"),
+        rows=tuple((entry.concept, entry.reason) for entry in design.omitted),
+    )
+
+
+def _examples_table(study: _Study) -> Table:
+    """Held-out tokens that score highest with the logistic probe, at each concept's best site."""
+    rows: list[tuple[Scalar, ...]] = []
+    for column in range(min(len(study.design.columns), EXAMPLE_CONCEPTS)):
+        best = max(study.judgements, key=lambda judgement: _auc_of(judgement, column))
+        for example in best.examples:
+            if example.column == column:
+                before, token, after = _context(study.store, example.index)
+                label = "yes" if example.positive else "no"
+                name = study.design.columns[column].name
+                rows.append((name, best.site, example.score, label, before, token, after))
+    return Table(
+        name="examples",
+        description="Held-out tokens with the highest scores (log-odds, nats), one a document; the label says whether they have the concept.",
+        columns=("concept", "site", "score", "label", "before", "token", "after"),
+        rows=tuple(rows),
+    )
+
+
+def _auc_of(judgement: SiteJudgement, column: int) -> float:
+    return float(np.nan_to_num(judgement.kinds["logistic"].metrics["auc"].estimates[column]))
+
+
+def _context(store: Store, index: int) -> tuple[str, str, str]:
+    doc, start, end = (int(column[0]) for column in store.row_arrays(("doc", "char_start", "char_end"), np.array([index])))
+    text = store.texts[doc]
+    return text[max(0, start - CONTEXT) : start], text[start:end], text[end : end + CONTEXT]
+
+
+def _arrays(study: _Study, probes: Sequence[SiteProbes]) -> dict[str, np.ndarray]:
+    """Weights [C, D] and intercepts [C] of the chosen probes, for rows as they stand in the store."""
+    arrays: dict[str, np.ndarray] = {}
+    num_columns = len(study.design.columns)
+    for judgement, fitted in zip(study.judgements, probes, strict=True):
+        for kind, readout in fitted.readouts.items():
+            chosen = judgement.kinds[kind].chosen[:num_columns]
+            arrays[f"{judgement.site}/{kind}/weights"] = np.ascontiguousarray(readout.weights[:, chosen].T)
+            arrays[f"{judgement.site}/{kind}/intercepts"] = readout.intercepts[chosen]
+            arrays[f"{judgement.site}/{kind}/regularisation"] = readout.regularisation[chosen]
+    return arrays
+
+
+def _provenance(store: Store, seconds: float) -> dict[str, Plain]:
+    packages = ("lrh-ray", "numpy", "scipy", "ray", "zarr", "torch", "transformers")
+    identity = {key: value for key, value in store.plan.identity.items() if key != "index_convention"}
+    return {
+        "seconds": seconds,
+        "command": "lrh " + " ".join(sys.argv[1:]),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "plan": store.plan.digest,
+        "store": identity,
+        "index_convention": store.plan.identity["index_convention"],
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,32 @@
+"""Results to a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lrh_ray.artifacts import find_results, load_result
+from lrh_ray.errors import ResultMissing
+from lrh_ray.report import render_report
+from lrh_ray.store.objects import disk_errors
+
+
+def write_report(paths: Sequence[Path], output: Path, *, title: str) -> int:
+    """Render results (or all results of run folders) into one HTML file; returns its size in bytes.
+
+    Raises:
+        ResultMissing: A path holds no result.
+    """
+    results = [load_result(found) for path in paths for found in _results_at(path)]
+    page = render_report(results, title=title).encode()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(str(output)):
+        output.write_bytes(page)
+    return len(page)
+
+
+def _results_at(path: Path) -> Sequence[Path]:
+    if path.name == "result.json" or (path / "result.json").exists():
+        return [path]
+    found = find_results(path / "results") if (path / "results").is_dir() else find_results(path)
+    if not found:
+        raise ResultMissing(f"No result at {str(path)!r}. `lrh fit CONFIG` prints the path of the one it writes.")
+    return found

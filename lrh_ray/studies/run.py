@@ -1,0 +1,59 @@
+"""The configuration of one run: which text, which model, which sites, and what is asked of them.
+
+One YAML file is one run. On disk a run is `<runs>/<name>/{config.yaml, store/, results/<digest>/}`.
+"""
+
+import re
+from dataclasses import field
+from pathlib import Path
+
+from lrh_ray.config import settings
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.runtime.config import PoolConfig
+from lrh_ray.store.config import StoreConfig
+from lrh_ray.studies.probe_config import ProbeConfig
+from lrh_ray.text.config import TextConfig
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@settings
+class RunConfig:
+    """One run, from text to report."""
+
+    name: str
+    """Name of the run and of its folder: letters, digits, dot, dash, underscore."""
+
+    text: TextConfig
+    """Documents and their labels."""
+
+    model: ModelConfig
+    """The checkpoint and how it is run."""
+
+    store: StoreConfig
+    """What is kept, and how it is cut."""
+
+    runs: str = "runs"
+    """Folder that holds the runs, relative to where the command is started."""
+
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    """Model replicas."""
+
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Probes of all concepts at all sites."""
+
+    def __post_init__(self) -> None:
+        if not RUN_NAME.fullmatch(self.name):
+            raise ValueError(f"the run's name {self.name!r} must be letters, digits, '.', '-', '_', at most 100")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / self.name
+
+    @property
+    def store_path(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def results_path(self) -> Path:
+        return self.folder / "results"
