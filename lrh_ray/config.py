@@ -16,6 +16,7 @@ because two readers of the same file must see the same run.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def _compose(text: str, source: str) -> yaml.Node | None:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise ConfigError(f"{source}:{line}: YAML aliases (*{event.anchor}) are refused; write the value out.")
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -165,33 +166,51 @@ def _messages(error: ValidationError, kind: type, source: str, places: Mapping[P
 
 
 def _message(details: ErrorDetails, kind: type, source: str, places: Mapping[Place, str]) -> str:
-    place = tuple(part for part in details["loc"])
+    place = _without_tags(details["loc"], places)
     known = next((place[:n] for n in range(len(place), -1, -1) if place[:n] in places), ())
     where = places.get(known, source)
     dotted = ".".join(map(str, place))
     if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return _unknown_key(where, place, kind)
+        return _unknown_key(where, place, _settings_at(kind, details["loc"][:-1]))
+    if details["type"] == "union_tag_invalid":
+        kinds = re.findall("'([^']+)'", details["ctx"]["expected_tags"])
+        return f"{places.get((*place, 'kind'), where)}: {dotted}: {_nearest('kind', details['ctx']['tag'], kinds)}"
+    if details["type"] == "union_tag_not_found":
+        return f"{where}: {dotted}: the key 'kind' is missing; it says which settings these are."
     if details["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{where}: the key {dotted!r} is missing; it has no default."
     reason = details["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(details["input"], dict | list) else f" (given: {details['input']!r})"
-    return f"{where}: {dotted}: {reason}{shown}"
+    return f"{where}: {'.'.join(map(str, known))}: {reason}{shown}"
 
 
-def _unknown_key(where: str, place: Place, kind: type) -> str:
-    owner = _settings_at(kind, place[:-1])
+def _without_tags(loc: Place, places: Mapping[Place, str]) -> Place:
+    """Where in the file `loc` points: pydantic adds the tag of a union's member, which is no key of the file."""
+    place: Place = ()
+    for part in loc[:-1]:
+        place = (*place, part) if (*place, part) in places else place
+    return (*place, *loc[-1:])
+
+
+def _unknown_key(where: str, place: Place, owner: type | None) -> str:
     names = sorted(field.name for field in fields(owner)) if owner is not None and is_dataclass(owner) else []
-    key = str(place[-1])
-    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     group = f" in {'.'.join(map(str, place[:-1]))!r}" if len(place) > 1 else ""
-    hint = f"did you mean {close[0]!r}?" if close else f"valid keys: {', '.join(names)}."
-    return f"{where}: unknown key {key!r}{group}; {hint}"
+    return f"{where}: {_nearest('key', str(place[-1]), names, group)}"
+
+
+def _nearest(what: str, given: str, names: Sequence[str], group: str = "") -> str:
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"valid {what}s: {', '.join(names)}."
+    return f"unknown {what} {given!r}{group}; {hint}"
 
 
 def _settings_at(kind: object, place: Place) -> type | None:
-    """The settings class that holds `place`, looking through optionals, tuples and unions."""
+    """The settings class that holds `place`, looking through optionals, tuples and unions told apart by `kind`."""
     if not place:
         return kind if isinstance(kind, type) and is_dataclass(kind) else next(_dataclasses_in(kind), None)
+    for owner in _dataclasses_in(kind):
+        if place[0] in get_args(get_type_hints(owner).get("kind")):
+            return _settings_at(owner, place[1:])
     for owner in _dataclasses_in(kind):
         hints = get_type_hints(owner)
         if str(place[0]) in hints:

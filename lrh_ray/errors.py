@@ -64,7 +64,7 @@ class StoreIncomplete(LrhError, LookupError):
 
 
 class StoreCorrupt(LrhError, ValueError):
-    """Bytes in a store contradict their checksum, their size or their plan."""
+    """Bytes of a store or a result contradict their checksum, their size or their plan."""
 
 
 class StoreFull(LrhError, OSError):
@@ -88,4 +88,4 @@ class NotConverged(LrhError, ArithmeticError):
 
 
 class ResultMissing(LrhError, FileNotFoundError):
-    """No result at this path, or one whose files do not match their digests."""
+    """No result at this path, or one of another format version."""

@@ -22,6 +22,8 @@ Rows64: TypeAlias = Float64[np.ndarray, "rows feature"]
 RowFloats: TypeAlias = Float[np.ndarray, "rows"]
 RowMask: TypeAlias = Bool[np.ndarray, "rows"]
 RowInts: TypeAlias = Int32[np.ndarray, "rows"]
+RowIndex: TypeAlias = Int64[np.ndarray, "rows"]
+"""Rows of a store, counted from 0 over all blocks, padding included."""
 
 Tokens: TypeAlias = Int32[np.ndarray, "tokens"]
 Boundaries: TypeAlias = Int64[np.ndarray, "sequences_plus_1"]

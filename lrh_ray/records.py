@@ -6,14 +6,17 @@ by having two users in different stages. Large arrays are NumPy; digests are str
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from lrh_ray.layouts import Boundaries, Tokens
 
 Scalar: TypeAlias = str | int | float | bool | None
-Plain: TypeAlias = Scalar | Sequence["Plain"] | Mapping[str, "Plain"]
+if TYPE_CHECKING:
+    Plain: TypeAlias = Scalar | Sequence["Plain"] | Mapping[str, "Plain"]
+else:
+    Plain = Scalar | Sequence[Any] | Mapping[str, Any]  # run-time checkers cannot follow a recursive alias
 """What JSON can say."""
 
 
@@ -53,7 +56,7 @@ class Concept:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """Documents in source order, with what is known about them. `skipped` counts malformed records left out."""
+    """Documents in source order. `skipped` counts records left out: malformed or too short."""
 
     documents: tuple[Document, ...]
     concepts: tuple[Concept, ...]

@@ -27,9 +27,10 @@ from typing import Literal
 
 import numpy as np
 
+from lrh_ray.analyses.auc import midranks
 from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.layouts import Documents, Draws, ProbeFloats
-from lrh_ray.analyses.metrics import document_sums, midranks
+from lrh_ray.analyses.metrics import document_sums
 from lrh_ray.analyses.ratio import ratio
 from lrh_ray.errors import ConfigError, NotEnoughData
 from lrh_ray.layouts import Labels64, RowMask

@@ -1,24 +1,34 @@
 """Held-out metrics of many probes and many weightings of documents at once.
 
 Every metric maps document weights [B, S] to values [B, K]: a bootstrap draw is a row of weights, the plain estimate
-the row of ones. Means over rows (accuracy, log-loss) become sums per document first, after which a draw costs
-O(documents). The area under the ROC curve (AUC) sorts once per probe and then costs O(rows) per draw.
+the row of ones. Means over rows become sums per document first, after which a draw costs O(documents). The area under
+the ROC curve is not a mean over rows; it is computed in `lrh_ray.analyses.auc` and offered here with the others.
 
     accuracy(held_out, threshold=0.0, weights=held_out.ones)[0]     # [K]
-    auc(held_out, weights=DocumentBootstrap(draws=1000, seed=0).weights(held_out.num_documents))
+    log_loss(held_out, weights=DocumentBootstrap(draws=1000, seed=0).weights(held_out.num_documents))
 
-A value is NaN where its draw holds no row of the probe's population, or, for AUC, rows of one class only.
+A value is NaN where its draw holds no row of the probe's population.
 """
 
 import numpy as np
 
+from lrh_ray.analyses.auc import auc
 from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.layouts import Classes, Documents, DocumentWeights, Draws, LogPosteriors, ProbeFloats
 from lrh_ray.analyses.ratio import ratio
 from lrh_ray.layouts import Columns64
 
-CHUNK_FLOATS = 1 << 20
-"""Largest temporary of `auc`, in numbers: bounds memory for any number of rows and draws."""
+__all__ = [
+    "accuracy",
+    "auc",
+    "base_rate_log_loss",
+    "document_sums",
+    "log_loss",
+    "majority_accuracy",
+    "mean_over_documents",
+    "multiclass_accuracy",
+    "multiclass_log_loss",
+]
 
 
 def accuracy(held_out: HeldOut, threshold: float, weights: DocumentWeights) -> Draws:
@@ -64,42 +74,6 @@ def document_sums(values: np.ndarray, documents: Documents, num_documents: int) 
     """Sums [S, K] of row values [N, K] per document."""
     columns = [np.bincount(documents, values[:, k], minlength=num_documents) for k in range(values.shape[1])]
     return np.stack(columns, axis=1) if columns else np.zeros((num_documents, 0))
-
-
-def auc(held_out: HeldOut, weights: DocumentWeights) -> Draws:
-    """Chance that a positive row outscores a negative one, ties counting half (midranks)."""
-    result = np.empty((len(weights), held_out.scores.shape[1]))
-    labels, members = held_out.probe_labels > 0.5, held_out.probe_members
-    weights_SB = np.ascontiguousarray(weights.T)
-    for k in range(result.shape[1]):
-        positive, negative = np.flatnonzero(members[:, k] & labels[:, k]), np.flatnonzero(members[:, k] & ~labels[:, k])
-        result[:, k] = _auc_of(held_out.scores[:, k], positive, negative, held_out.documents, weights_SB)
-    return result
-
-
-def _auc_of(
-    scores: np.ndarray, positive: np.ndarray, negative: np.ndarray, documents: Documents, weights_SB: np.ndarray
-) -> ProbeFloats:
-    """AUC of one probe for all draws [B]; each draw is a column, so that sums over rows run along memory."""
-    negative = negative[np.argsort(scores[negative], kind="stable")]
-    below = np.searchsorted(scores[negative], scores[positive], side="left")
-    not_above = np.searchsorted(scores[negative], scores[positive], side="right")
-    step = max(1, CHUNK_FLOATS // max(1, len(positive) + len(negative)))
-    chunks = []
-    for start in range(0, weights_SB.shape[1], step):
-        w_SB = weights_SB[:, start : start + step]
-        beaten = np.zeros((len(negative) + 1, w_SB.shape[1]))
-        np.cumsum(w_SB[documents[negative]], axis=0, out=beaten[1:])
-        w_positive = w_SB[documents[positive]]
-        wins = np.einsum("ib,ib->b", w_positive, beaten[below] + beaten[not_above]) / 2
-        chunks.append(ratio(wins, w_positive.sum(axis=0) * beaten[-1], otherwise=np.nan))
-    return np.concatenate(chunks)
-
-
-def midranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks from 1 of a vector; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])
 
 
 def majority_accuracy(training_rate: Columns64, held_out: HeldOut) -> ProbeFloats:

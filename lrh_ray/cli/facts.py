@@ -43,7 +43,8 @@ def _parity(certificate: Mapping[str, Plain]) -> str:
         return "none"
     worst = max((site for site in sites if isinstance(site, Mapping)), key=lambda site: float(str(site["p99"])))
     passed = "passed" if certificate.get("passed") else "FAILED"
-    return f"{passed}; worst site {worst['site']}: p50 {worst['p50']:.2g}, p99 {worst['p99']:.2g}, max {worst['maximum']:.2g}"
+    errors = f"p50 {worst['p50']:.2g}, p99 {worst['p99']:.2g}, max {worst['maximum']:.2g}"
+    return f"{passed}; worst site {worst['site']}: {errors}"
 
 
 def print_result_or_store(path: Path, *, as_json: bool) -> None:

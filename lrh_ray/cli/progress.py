@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
@@ -25,12 +24,17 @@ class TerminalProgress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+        )
         self._bars = Progress(*columns, _Rate(), TimeRemainingColumn(), console=self._console, transient=True)
         self._started = time.monotonic()
         self._what = ""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TerminalProgress":
         self._bars.start()
         return self
 
@@ -67,7 +71,7 @@ class PlainProgress:
         self._total = self._done = self._first = 0
         self._started = self._spoken = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PlainProgress":
         return self
 
     def __exit__(

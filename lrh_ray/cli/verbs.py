@@ -129,7 +129,9 @@ def status(store: Annotated[Path, typer.Argument(help="A store or a run folder."
 
 
 @app.command()
-def show(path: Annotated[Path, typer.Argument(help="A store, a run folder or a result.")], as_json: Json = False) -> None:
+def show(
+    path: Annotated[Path, typer.Argument(help="A store, a run folder or a result.")], as_json: Json = False
+) -> None:
     """Show a store or a result."""
     from lrh_ray.cli.facts import print_result_or_store
 

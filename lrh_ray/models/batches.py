@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int64
 
-Lengths: TypeAlias = Int64[np.ndarray, "sequences"]  # noqa: F821 (an axis name, not a Python name)
+Lengths: TypeAlias = Int64[np.ndarray, "sequences"]
 """Tokens per sequence, each at least 1."""
 
 

@@ -103,7 +103,7 @@ def nice_ticks(low: float, high: float) -> tuple[float, ...]:
     """At most MAX_TICKS + 1 round numbers that enclose [low, high]; two or more."""
     span = high - low
     if span < 1e-9 * max(abs(low), abs(high), 1e-9):  # one number, or rounding noise around it
-        span = abs(high) or 1.0
+        span = abs(high) if abs(high) > 1e-9 else 1.0
     decade = 10.0 ** math.floor(math.log10(span / MAX_TICKS))
     step = next(factor * decade for factor in (1, 2, 2.5, 5, 10) if factor * decade * MAX_TICKS >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -13,9 +13,10 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray import _raylet
 
 from lrh_ray.errors import ClusterError, LrhError
 
@@ -56,15 +57,17 @@ def _start_embedded() -> None:
     try:
         ray.init(address="local", dashboard_host="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
     except (RuntimeError, ConnectionError, TimeoutError, OSError, ValueError) as error:
-        raise ClusterError(f"The embedded Ray did not start: {error}. `lrh doctor` checks ports, memory and disk.") from error
+        raise ClusterError(
+            f"The embedded Ray did not start: {_first_line(error)} `lrh doctor` checks memory and disk."
+        ) from error
 
 
 def _join(address: str) -> None:
     _require_token_mode()
     if not _has_token():
         raise ClusterError(
-            f"No token for the Ray cluster {address!r}. Set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put the cluster's "
-            f"token into ~/.ray/auth_token (mode 0600). Open clusters are not joined."
+            f"No token for the Ray cluster {address!r}. Set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put the "
+            f"cluster's token into ~/.ray/auth_token (mode 0600). Open clusters are not joined."
         )
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -81,8 +84,9 @@ def _require_token_mode() -> None:
     Ray reads the mode and the token once, when it is imported; its own start-up refreshes them in the same way.
     """
     os.environ["RAY_AUTH_MODE"] = "token"
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    compiled: Any = _raylet  # a compiled module without types
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _has_token() -> bool:

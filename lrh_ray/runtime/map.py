@@ -14,7 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import ray
 from ray.actor import ActorHandle
@@ -29,12 +29,14 @@ from lrh_ray.runtime.policy import Decision, Failure, decide
 Host: TypeAlias = ActorHandle[Any]
 
 
+@runtime_checkable
 class BlockWorker(Protocol):
     """What runs inside an actor: opened once, then called for many blocks."""
 
     def process(self, block: int, attempt: str) -> Receipt: ...
 
 
+@runtime_checkable
 class BlockTask(Protocol):
     """A picklable recipe for a worker, and the words for a block in messages."""
 
@@ -99,7 +101,9 @@ class _Pool:
 
     def _new_host(self) -> Host:
         remote: Any = ray.remote(_Host)
-        host: Host = remote.options(num_cpus=self._size.cpus, num_gpus=self._size.gpus, max_restarts=0).remote(self._task)
+        host: Host = remote.options(num_cpus=self._size.cpus, num_gpus=self._size.gpus, max_restarts=0).remote(
+            self._task
+        )
         return host
 
     def _assign(self, host: Host) -> None:
@@ -116,7 +120,7 @@ class _Pool:
         (done,), _ = ray.wait(list(self._running), num_returns=1)
         block, host = self._running.pop(done)
         try:
-            receipt = ray.get(done)
+            receipt: Receipt = ray.get(done)
         except ray.exceptions.RayActorError as error:
             self._failed(block, Failure.WORKER_DIED, error)
             self._assign(self._new_host())
@@ -154,7 +158,7 @@ def map_blocks(
     pool: PoolConfig,
     cluster: Cluster,
     *,
-    on_receipt: Callable[[Receipt], None] = lambda receipt: None,
+    on_receipt: Callable[[Receipt], None] = lambda _: None,
 ) -> tuple[Receipt, ...]:
     """Process every block once on a pool of actors; receipts in the order of arrival.
 
@@ -181,8 +185,9 @@ def map_blocks(
 def _describe_poison(poisoned: dict[int, BaseException], task: BlockTask, attempts: int) -> str:
     block, cause = next(iter(poisoned.items()))
     more = f" (and {len(poisoned) - 1} more)" if len(poisoned) > 1 else ""
+    reason = next(reversed(str(cause).strip().splitlines()), "no message")
     return (
         f"{task.describe(block)}{more} failed {attempts} times; the last cause was {type(cause).__name__}: "
-        f"{str(cause).strip().splitlines()[-1] if str(cause).strip() else 'no message'}. The other blocks are committed; "
+        f"{reason}. The other blocks are committed; "
         f"mend the cause and repeat the same command."
     )

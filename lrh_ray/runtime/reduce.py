@@ -40,7 +40,8 @@ def reduce_blocks(blocks: Sequence[int], of: Callable[[int], S]) -> S:
     size = group_size(len(blocks), ray.cluster_resources().get("CPU", 1.0))
     groups = [tuple(blocks[first : first + size]) for first in range(0, len(blocks), size)]
     shared = ray.put(of)
-    return merge_tree(_gather([_remote(_merged_group).remote(group, shared) for group in groups]))
+    states: list[S] = _gather([_remote(_merged_group).remote(group, shared) for group in groups])
+    return merge_tree(states)
 
 
 def _merged_group(blocks: tuple[int, ...], of: Callable[[int], S]) -> S:

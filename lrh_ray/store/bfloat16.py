@@ -7,7 +7,7 @@ zarr 3.1 lists the entry point and never loads it, so importing this module regi
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -26,7 +26,7 @@ class BFloat16(ZDType[Any, Any]):
     _zarr_v3_name: ClassVar[str] = "bfloat16"
 
     @classmethod
-    def from_native_dtype(cls, dtype: Any) -> Self:
+    def from_native_dtype(cls, dtype: Any) -> "BFloat16":
         if dtype == _DTYPE:
             return cls()
         raise DataTypeValidationError(f"Invalid data type: {dtype}. Expected {_DTYPE}.")
@@ -35,15 +35,15 @@ class BFloat16(ZDType[Any, Any]):
         return _DTYPE
 
     @classmethod
-    def _check_native_dtype(cls, dtype: Any) -> Any:
-        return dtype == _DTYPE
+    def _check_native_dtype(cls, dtype: Any) -> TypeGuard[Any]:
+        return bool(dtype == _DTYPE)
 
     @classmethod
-    def _from_json_v2(cls, data: Any) -> Self:
-        raise DataTypeValidationError("bfloat16 exists in Zarr v3 only.")
+    def _from_json_v2(cls, data: Any) -> "BFloat16":
+        raise DataTypeValidationError(f"bfloat16 exists in Zarr v3 only; got {data!r}.")
 
     @classmethod
-    def _from_json_v3(cls, data: Any) -> Self:
+    def _from_json_v3(cls, data: Any) -> "BFloat16":
         if data == cls._zarr_v3_name:
             return cls()
         raise DataTypeValidationError(f"Invalid data type: {data!r}. Expected 'bfloat16'.")

@@ -104,7 +104,7 @@ class Labels:
         candidate = np.searchsorted(last, base + char_start, side="right")  # first span that ends after the row starts
         inside = candidate < len(first)
         overlaps = first[np.minimum(candidate, len(first) - 1)] < base + char_end
-        return inside & overlaps & (char_end > char_start) & (doc >= 0)
+        return np.asarray(inside & overlaps & (char_end > char_start) & (doc >= 0))
 
     def _rows(self, concept: str) -> pa.Table:
         self.concept(concept)

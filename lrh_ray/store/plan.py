@@ -6,6 +6,7 @@ of drivers of the same plan write the same bytes; `plan/sealed.json` says that a
 by another plan is a `StoreConflict`.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -64,7 +65,7 @@ class Plan:
 
     @property
     def itemsize(self) -> int:
-        return DTYPES[self.dtype].itemsize
+        return int(DTYPES[self.dtype].itemsize)
 
     @property
     def activation_bytes(self) -> int:
@@ -267,8 +268,6 @@ def read_json(path: Path) -> dict[str, Plain]:
 
 
 def _put_npy(path: Path, array: np.ndarray) -> None:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     put_if_absent(path, buffer.getvalue())

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lrh_ray.errors import SiteError, StoreCorrupt, StoreIncomplete
-from lrh_ray.layouts import RowMask, Rows, Shaped
+from lrh_ray.layouts import RowIndex, RowMask, Rows
 from lrh_ray.records import Plain, TokenBatch
 from lrh_ray.store.commits import Commit, read_commits, root_digest
 from lrh_ray.store.documents import Labels, open_labels, read_texts
@@ -54,8 +54,8 @@ class RowKeys:
 class RowBatch:
     """Rows of one site with their positions in the store."""
 
-    rows: Shaped[np.ndarray, "rows feature"]
-    index: Shaped[np.ndarray, "rows"]
+    rows: Rows
+    index: RowIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +144,12 @@ class Store:
         for chunk in range(num_chunks):
             if checksum(chunks[chunk, : layout.chunk_bytes]) != chunks[chunk, layout.chunk_bytes :].tobytes():
                 raise StoreCorrupt(
-                    f"Block {block}, site {site!r}, chunk {chunk} (rows {chunk * layout.chunk_rows} and following of the "
-                    f"block): the bytes do not match their crc32c. Restore the file, or drop the block's commit record "
+                    f"Block {block}, site {site!r}, chunk {chunk} (from row {chunk * layout.chunk_rows} of the block): "
+                    f"the bytes do not match their crc32c. Restore the file, or drop the block's commit record "
                     f"and repeat `lrh extract CONFIG`."
                 )
         rows = np.ascontiguousarray(chunks[:, : layout.chunk_bytes]).reshape(-1).view(DTYPES[self.plan.dtype])
-        return rows.reshape(-1, width)[:valid]
+        return np.asarray(rows.reshape(-1, width)[:valid])
 
     def sink_mask(self, block: int, sites: Sequence[str] | None = None) -> RowMask:
         """Valid rows of a block that are attention sinks at any of `sites` (default: at any site of the store)."""
@@ -162,7 +162,8 @@ class Store:
         rows = slice(first, first + int(self.plan.valid_rows[block]))
         chosen = tuple(sites or self.sites)
         norms = read_arrays(self.path / "data.zarr", tuple(f"norms/{site}" for site in chosen), rows)
-        return np.logical_or.reduce([part > thresholds[site] for site, part in zip(chosen, norms, strict=True)])
+        over = [part > thresholds[site] for site, part in zip(chosen, norms, strict=True)]
+        return np.asarray(np.logical_or.reduce(over))
 
     def rows(
         self,
@@ -235,7 +236,7 @@ class Store:
         return RowBatch(rows=rows, index=block * self.plan.rows_per_block + np.arange(len(rows)))
 
     def to_xarray(self, site: str) -> "xarray.DataArray":
-        """The site as a labelled array (token x feature, float32) with token id, position and document as coordinates."""
+        """The site as a labelled array (token x feature, float32), with token id, position and document."""
         import xarray as xr
 
         keys = [self.keys(block) for block in self._blocks("error")]
@@ -251,7 +252,7 @@ class Store:
         if missing == "error" and self.missing_blocks:
             raise StoreIncomplete(
                 f"{len(self.missing_blocks)} of {self.plan.num_blocks} blocks are missing: "
-                f"{describe_rows(self.plan, self.missing_blocks)}. Repeat `lrh extract CONFIG`, or ask for missing='skip'."
+                f"{describe_rows(self.plan, self.missing_blocks)}. Repeat `lrh extract CONFIG`, or pass missing='skip'."
             )
         return sorted(self.commits)
 

@@ -15,6 +15,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.dtype import VariableLengthUTF8
 
+from lrh_ray.errors import StoreCorrupt
 from lrh_ray.records import Plain, TokenBatch
 from lrh_ray.store.bfloat16 import BFloat16
 from lrh_ray.store.plan import DTYPES, FORMAT_VERSION, INDEX_CONVENTION, Plan
@@ -137,5 +138,6 @@ def read_arrays(path: Path, names: tuple[str, ...], rows: slice = slice(None)) -
     root = zarr.open_group(path, mode="r", use_consolidated=False)
     for name in names:
         array = root[name]
-        assert isinstance(array, zarr.Array)
+        if not isinstance(array, zarr.Array):
+            raise StoreCorrupt(f"{path / name} is a group where an array belongs.")
         yield np.asarray(array[rows])

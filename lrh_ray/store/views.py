@@ -5,7 +5,6 @@ the raw bits; `view_dtype(store, "bfloat16")` restores it. Shards, digests and t
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,4 +60,4 @@ def _replace(path: Path, metadata: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     write_durably(temporary, json.dumps(metadata, indent=2).encode())
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -202,7 +201,7 @@ class BlockWriter:
             os.fdatasync(self._statistics_file)
         return StoredObject(num_bytes=len(data), digest=digest_bytes(data))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BlockWriter":
         return self
 
     def __exit__(
@@ -228,7 +227,7 @@ def _create_locked(path: Path) -> int:
 
 def _write_all(descriptor: int, parts: list[np.ndarray | bytes], offset: int) -> None:
     """`pwritev` until every byte is down; a short write continues where it stopped."""
-    pending = [memoryview(part).cast("B") for part in parts]
+    pending = [memoryview(part.data if isinstance(part, np.ndarray) else part).cast("B") for part in parts]
     while pending:
         written = os.pwritev(descriptor, pending, offset)
         offset += written

@@ -15,10 +15,11 @@ from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.run import RunConfig
 
+FULL_SOURCES = "[{kind: python-docs}, {kind: pairs}, {kind: capitals}]"
 SIZES: Mapping[str, Sequence[str]] = {
-    "tiny": ("name=demo-tiny", "text.max_documents=90", "store.sites=[resid.0, resid.15, resid.30]"),
+    "tiny": ("name=demo-tiny", "text.max_documents=110", "store.sites=[resid.0, resid.15, resid.30]"),
     "small": (),
-    "full": ("name=demo-full", "text.max_documents=1200", "store.sites=['resid.*', final_norm]"),
+    "full": ("name=demo-full", f"text.sources={FULL_SOURCES}", "store.sites=['resid.*', final_norm]"),
 }
 
 

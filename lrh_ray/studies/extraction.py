@@ -8,7 +8,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -51,8 +50,7 @@ class Planned:
 def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = None) -> Planned:
     """Read the corpus, tokenise it and plan the store; writes nothing. `folder` is where relative paths start."""
     from lrh_ray.models.facts import model_facts
-    from lrh_ray.models.tokens import template_digest
-    from lrh_ray.models.tokens import load_tokenizer, tokenize
+    from lrh_ray.models.tokens import load_tokenizer, template_digest, tokenize
     from lrh_ray.text.corpus import read_corpus
 
     progress = progress or Silent()
@@ -246,7 +244,9 @@ def _parity_tokens(store: Store) -> tuple[TokenBatch, np.ndarray]:
     plan = store.plan
     chosen = np.unique(np.linspace(0, len(plan.source) - 1, PARITY_DOCUMENTS).astype(int))
     lengths = np.minimum(plan.lengths[chosen], PARITY_TOKENS)
-    index = np.concatenate([start + np.arange(length) for start, length in zip(plan.starts[chosen], lengths, strict=True)])
+    index = np.concatenate(
+        [start + np.arange(length) for start, length in zip(plan.starts[chosen], lengths, strict=True)]
+    )
     token_id, position = store.row_arrays(("token_id", "position"), index)
     nothing = np.zeros(len(index), dtype=np.int32)
     return (

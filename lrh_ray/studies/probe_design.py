@@ -110,7 +110,9 @@ def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesig
     columns, omitted, kept = _columns(labels, wanted, document_level, codes, parts, document, config)
     if not columns:
         reasons = "; ".join(f"{entry.concept}: {entry.reason}" for entry in omitted)
-        raise NotEnoughData(f"No concept can be probed ({reasons or 'the store has no labels'}). Add documents or labels.")
+        raise NotEnoughData(
+            f"No concept can be probed ({reasons or 'the store has no labels'}). Add documents or labels."
+        )
     chosen = codes[[document_level.index(name) for name in kept]] if kept else np.empty((0, len(parts)), dtype=np.int64)
     return ProbeDesign(
         columns=columns,
@@ -172,7 +174,9 @@ def _columns(
         enough = [value for code, value in enumerate(values) if _has_enough(own == code, parts, document, config)]
         if len(enough) < 2 or len(enough) < len(values):
             scarce = ", ".join(sorted(set(values) - set(enough)))
-            omitted.append(Omitted(concept=name, reason=f"fewer than {config.min_documents} documents a part: {scarce}"))
+            omitted.append(
+                Omitted(concept=name, reason=f"fewer than {config.min_documents} documents a part: {scarce}")
+            )
             continue
         kept.append(name)
         shown = values[:1] if len(values) == 2 else values

@@ -129,16 +129,16 @@ def reshuffle_tokens(design: ProbeDesign, rows: PartRows) -> PartRows:
     labels[:, num_columns + token] = shuffle_labels(
         labels[:, token], rows.members[:, 0], design.document[rows.sequence], "token", rng
     )
-    return PartRows(
-        rows=rows.rows, labels=labels, members=rows.members, sequence=rows.sequence, index=rows.index
-    )
+    return PartRows(rows=rows.rows, labels=labels, members=rows.members, sequence=rows.sequence, index=rows.index)
 
 
 def choose(kind: str, held_out: HeldOut, num_columns: int) -> np.ndarray:
     """Best probe of each column on the validation rows: least log-loss, or largest AUC for scores without odds."""
     quality = -log_loss(held_out, held_out.ones)[0] if kind in PROBABILISTIC else auc(held_out, held_out.ones)[0]
     quality = np.nan_to_num(quality, nan=-np.inf)
-    return np.array([np.flatnonzero(held_out.columns == c)[quality[held_out.columns == c].argmax()] for c in range(num_columns)])
+    return np.array(
+        [np.flatnonzero(held_out.columns == c)[quality[held_out.columns == c].argmax()] for c in range(num_columns)]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,5 +206,7 @@ def strongest_rows(held_out: HeldOut, index: np.ndarray) -> tuple[Example, ...]:
         _, first = np.unique(held_out.documents[ranked], return_index=True)
         for row in ranked[np.sort(first)[:EXAMPLES]]:
             positive = bool(held_out.labels[row, column] > 0.5)
-            found.append(Example(column=column, index=int(index[row]), score=float(held_out.scores[row, k]), positive=positive))
+            found.append(
+                Example(column=column, index=int(index[row]), score=float(held_out.scores[row, k]), positive=positive)
+            )
     return tuple(found)

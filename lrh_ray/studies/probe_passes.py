@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -42,16 +41,15 @@ class Rowset:
         return kept[block]
 
 
+@lru_cache(maxsize=1)
+def _kept_labels(digest: str) -> dict[int, BlockLabels]:  # noqa: ARG001  # the digest is the key of the cache
+    return {}
+
+
 @lru_cache(maxsize=2)
-def _opened(digest: str, root: Path, labels: str) -> tuple[Store, Labels]:
+def _opened(digest: str, root: Path, labels: str) -> tuple[Store, Labels]:  # noqa: ARG001  # as above
     store = open_store(root)
     return store, store.labels(labels)
-
-
-@lru_cache(maxsize=1)
-def _kept_labels(digest: str) -> dict[int, BlockLabels]:
-    del digest
-    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +71,8 @@ class LossStates:
 
     sites: Mapping[str, LossState]
 
-    def merge(self, other: Self) -> Self:
-        return type(self)(sites={site: state.merge(other.sites[site]) for site, state in self.sites.items()})
+    def merge(self, other: "LossStates") -> "LossStates":
+        return LossStates(sites={site: state.merge(other.sites[site]) for site, state in self.sites.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +84,7 @@ class LossPass:
     proposals: Mapping[str, Proposal]
 
     def __call__(self, block: int) -> LossStates:
-        return LossStates(
-            sites={site: self._state(site, proposal, block) for site, proposal in self.proposals.items()}
-        )
+        return LossStates(sites={site: self._state(site, proposal, block) for site, proposal in self.proposals.items()})
 
     def _state(self, site: str, proposal: Proposal, block: int) -> LossState:
         rows, _, members = training_rows(self.rowset, site, block)

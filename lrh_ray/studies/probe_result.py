@@ -147,7 +147,9 @@ def _null_measures(study: _Study) -> Iterator[Measure]:
             outside += float((deviation > study.critical).sum())
             largest = max(largest, float(deviation.max()))
     keys: dict[str, str | int | float] = {"control": "shuffled labels, max-T over sites x concepts x probes"}
-    yield Measure(name="largest_null_deviation", value=largest, unit="sd", keys=keys, controls={"critical": study.critical})
+    yield Measure(
+        name="largest_null_deviation", value=largest, unit="sd", keys=keys, controls={"critical": study.critical}
+    )
     yield Measure(name="shuffled_outside_band", value=outside, unit="controls", keys=keys)
 
 
@@ -169,7 +171,9 @@ def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
     if ranked:
         yield f"Most readable: {_words(ranked[0])}. Least: {_words(ranked[-1])}."
     largest, outside = measures[-2], measures[-1]
-    verdict = "all shuffled controls stay within" if not outside.value else f"{outside.value:.0f} shuffled controls leave"
+    verdict = (
+        "all shuffled controls stay within" if not outside.value else f"{outside.value:.0f} shuffled controls leave"
+    )
     yield (
         f"Controls: {verdict} the simultaneous 95 % band (largest deviation {largest.value:.2f} sd, critical "
         f"{study.critical:.2f}); one such family in twenty leaves it by chance."
@@ -181,7 +185,8 @@ def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
 def _words(measure: Measure) -> str:
     low, high = measure.low, measure.high
     interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    return f"{measure.keys['concept']} at {measure.keys['site']} ({measure.keys['probe']}, AUC {measure.value:.3f}{interval})"
+    keys = measure.keys
+    return f"{keys['concept']} at {keys['site']} ({keys['probe']}, AUC {measure.value:.3f}{interval})"
 
 
 def _store_table(store: Store) -> Table:
@@ -199,7 +204,9 @@ def _store_table(store: Store) -> Table:
         ("blocks of the store", plan.num_blocks),
         ("root digest", store.root),
     ]
-    return Table(name="store", description="The activations that were read.", columns=("fact", "value"), rows=tuple(rows))
+    return Table(
+        name="store", description="The activations that were read.", columns=("fact", "value"), rows=tuple(rows)
+    )
 
 
 def _sites_table(store: Store, fits: Mapping[str, LogisticFit]) -> Table:
@@ -218,8 +225,8 @@ def _sites_table(store: Store, fits: Mapping[str, LogisticFit]) -> Table:
     )
     return Table(
         name="sites",
-        description="Norms, attention sinks, and how hard the logistic problem was: the condition number of its Hessian, "
-        "the largest gradient component left (whitened coordinates), and the passes over the store.",
+        description="Norms, attention sinks, and how hard the logistic problem was: condition number of its Hessian, "
+        "largest gradient component left (whitened coordinates), passes over the store.",
         columns=("site", "median norm", "sinks", "largest value", "condition", "gradient left", "passes"),
         rows=rows,
     )
@@ -272,7 +279,8 @@ def _examples_table(study: _Study) -> Table:
                 rows.append((name, best.site, example.score, label, before, token, after))
     return Table(
         name="examples",
-        description="Held-out tokens with the highest scores (log-odds, nats), one a document; the label says whether they have the concept.",
+        description="Held-out tokens with the highest scores (log-odds, nats), one a document; the label says whether "
+        "they have the concept.",
         columns=("concept", "site", "score", "label", "before", "token", "after"),
         rows=tuple(rows),
     )
@@ -283,7 +291,9 @@ def _auc_of(judgement: SiteJudgement, column: int) -> float:
 
 
 def _context(store: Store, index: int) -> tuple[str, str, str]:
-    doc, start, end = (int(column[0]) for column in store.row_arrays(("doc", "char_start", "char_end"), np.array([index])))
+    doc, start, end = (
+        int(column[0]) for column in store.row_arrays(("doc", "char_start", "char_end"), np.array([index]))
+    )
     text = store.texts[doc]
     return text[max(0, start - CONTEXT) : start], text[start:end], text[end : end + CONTEXT]
 

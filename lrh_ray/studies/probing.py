@@ -7,7 +7,6 @@ held-out documents. The answer is a `Result`; asking the same question again fin
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +89,9 @@ def _answer(store: Store, config: RunConfig, question: Result, progress: Progres
     progress.begin(f"moments of {len(store.sites)} sites", len(store.sites), "sites")
     moments = {}
     for site in store.sites:
-        moments[site] = reduce_blocks(range(store.plan.num_blocks), MomentsPass(rowset=rowset, site=site, shift=_shift(store, site))).finalize()
+        moments[site] = reduce_blocks(
+            range(store.plan.num_blocks), MomentsPass(rowset=rowset, site=site, shift=_shift(store, site))
+        ).finalize()
         progress.advance(1)
     fits = fit_logistic(rowset, store.plan.num_blocks, moments, config.probe, progress)
     probes = [_closed_forms(site, moments[site], fits[site], config.probe, design) for site in store.sites]
@@ -140,8 +141,8 @@ def fit_logistic(
         if not fit.converged.all():
             worst = rowset.design.names[int(fit.readout.columns[fit.certificate.argmax()])]
             raise NotConverged(
-                f"The logistic probe of {worst!r} at {site!r} stands at a gradient of {fit.certificate.max():.1e} after "
-                f"{fit.passes} passes (asked: {config.tolerance:g}). Raise probe.tolerance or the smallest penalty."
+                f"The logistic probe of {worst!r} at {site!r} stands at a gradient of {fit.certificate.max():.1e} "
+                f"after {fit.passes} passes (asked: {config.tolerance:g}). Raise probe.tolerance or the least penalty."
             )
     return fits
 

@@ -1,8 +1,9 @@
 """How long work tells where it stands: a protocol that the command line draws and tests ignore."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Receives stages and their advance."""
 

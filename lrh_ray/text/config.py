@@ -109,6 +109,21 @@ class PythonDocsSource:
     kind: Literal["python-docs"] = "python-docs"
     """What this source is."""
 
+    max_characters: int = 3000
+    """Longer texts are cut into passages of at most this many characters, at paragraphs if possible; at least 400."""
+
+    passages: Literal["all", "first"] = "all"
+    """Keep every passage of a text, or the first alone: then no two documents are about the same module or class."""
+
+    limit: int | None = None
+    """Documents to keep, spread evenly; None keeps all."""
+
+    def __post_init__(self) -> None:
+        if self.max_characters < 400:
+            raise ValueError(f"max_characters is {self.max_characters!r}; passages have at least 200, so allow 400.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit!r}; it is at least 1, or null for all.")
+
 
 @settings
 class PairsSource:

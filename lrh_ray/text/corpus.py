@@ -17,16 +17,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-from lrh_ray.digests import digest_bytes, digest_json
+from lrh_ray.digests import digest_json
 from lrh_ray.errors import CorpusError
 from lrh_ray.records import Concept, Corpus, Document
 from lrh_ray.text.concepts import PRESENT, TAGGERS, tag, tagger_names
 from lrh_ray.text.config import SourceConfig, TextConfig
 from lrh_ray.text.reading import Found, Malformed, Source
+from lrh_ray.text.spreading import spread
 
 Values = Mapping[str, set[str]]
 
@@ -59,15 +59,6 @@ def read_corpus(config: TextConfig, *, folder: Path) -> Corpus:
     concepts = _catalogue(chosen, taggers, _descriptions(config.sources))
     documents = tuple(replace(document, spans=document.spans + tag(document.text, taggers)) for document in chosen)
     return Corpus(documents=documents, concepts=concepts, skipped=kept.skipped, digest=_digest(documents, concepts))
-
-
-def spread(documents: Sequence[Document], limit: int | None) -> tuple[Document, ...]:
-    """One document of each of `limit` equal runs, in order: the one whose hashed id is lowest. None keeps all."""
-    if limit is None or limit >= len(documents):
-        return tuple(documents)
-    borders = [run * len(documents) // limit for run in range(limit + 1)]
-    runs = (documents[start:end] for start, end in pairwise(borders))
-    return tuple(min(run, key=lambda document: digest_bytes(document.id.encode())) for run in runs)
 
 
 def _module(source: SourceConfig) -> Source:

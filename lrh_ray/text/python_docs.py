@@ -28,6 +28,7 @@ from lrh_ray.text.config import PythonDocsSource
 from lrh_ray.text.passages import passages
 from lrh_ray.text.python_library import LANGUAGE, part_of_library
 from lrh_ray.text.reading import Found, Reading
+from lrh_ray.text.spreading import spread
 
 DESCRIPTIONS: Mapping[str, str] = {
     "library": "part of the Python library that the document is about",
@@ -35,7 +36,6 @@ DESCRIPTIONS: Mapping[str, str] = {
 }
 
 AT_LEAST = 200
-AT_MOST = 3000
 
 LEFT_OUT = frozenset(
     {"test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings", "pydoc_data", "site-packages", "dist-packages"}
@@ -56,20 +56,26 @@ class Article:
 
 def read(source: PythonDocsSource, folder: Path) -> Iterator[Reading]:  # noqa: ARG001 - every source has this signature
     """One reading per document: topics first, then modules in alphabetical order, each before its classes."""
-    library = Path(sysconfig.get_path("stdlib"))
+    documents = list(_documents(source, Path(sysconfig.get_path("stdlib"))))
+    for document in spread(documents, source.limit):
+        yield Found(place=f"Python documentation, {document.id}", document=document)
+
+
+def _documents(source: PythonDocsSource, library: Path) -> Iterator[Document]:
     seen: set[str] = set()
     for article in [*_topics(library), *_library_articles(library)]:
-        parts = [part for part in passages(article.text, at_least=AT_LEAST, at_most=AT_MOST) if len(part) >= AT_LEAST]
-        for number, part in enumerate(parts, start=1):
+        whole = passages(article.text, at_least=AT_LEAST, at_most=source.max_characters)
+        parts = [part for part in whole if len(part) >= AT_LEAST]
+        for number, part in enumerate(parts[:1] if source.passages == "first" else parts, start=1):
             if part not in seen:
                 seen.add(part)
-                yield _reading(article, part, number)
+                yield _document(article, part, number)
 
 
-def _reading(article: Article, text: str, number: int) -> Found:
+def _document(article: Article, text: str, number: int) -> Document:
     name = f"python:{article.name}" if number == 1 else f"python:{article.name}/{number}"
     labels = {"kind": article.kind} | ({"library": article.library} if article.library else {})
-    return Found(place=f"Python documentation, {name}", document=Document(id=name, text=text, labels=labels))
+    return Document(id=name, text=text, labels=labels)
 
 
 def _topics(library: Path) -> Iterator[Article]:

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from lrh_ray.analyses.auc import auc
 from lrh_ray.analyses.controls import NullBand, critical_value, permutation_band, shuffle_labels
 from lrh_ray.analyses.held_out import HeldOut
-from lrh_ray.analyses.metrics import auc
 from lrh_ray.analyses.moments import LabelledMoments
 from lrh_ray.analyses.ridge import fit_ridge
 from lrh_ray.errors import ConfigError

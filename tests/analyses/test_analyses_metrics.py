@@ -5,14 +5,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from lrh_ray.analyses.auc import auc, midranks
 from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.metrics import (
     accuracy,
-    auc,
     base_rate_log_loss,
     log_loss,
     majority_accuracy,
-    midranks,
     multiclass_accuracy,
     multiclass_log_loss,
 )
@@ -68,12 +67,15 @@ def test_a_weight_is_a_repetition() -> None:
         np.testing.assert_allclose(metric(held_out, weights), metric(repeated, repeated.ones), rtol=1e-12)
 
 
-def test_many_draws_in_chunks_equal_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_to_weigh_pairs_agree_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 draws of 15 documents count pairs by document, 10 draws by draw."""
     held_out = make_held_out(2)
-    weights = np.random.default_rng(0).poisson(1.0, size=(50, 15)).astype(np.float64)
+    weights = np.random.default_rng(0).poisson(1.0, size=(40, 15)).astype(np.float64)
     whole = auc(held_out, weights)
-    monkeypatch.setattr("lrh_ray.analyses.metrics.CHUNK_FLOATS", 500)
+    np.testing.assert_allclose(auc(held_out, weights[:10]), whole[:10], rtol=1e-12)
+    monkeypatch.setattr("lrh_ray.analyses.auc.CHUNK_FLOATS", 500)
     assert np.array_equal(auc(held_out, weights), whole, equal_nan=True)
+    np.testing.assert_allclose(auc(held_out, weights[:10]), whole[:10], rtol=1e-12)
 
 
 def test_a_draw_without_a_class_has_no_auc() -> None:

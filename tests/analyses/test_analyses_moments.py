@@ -3,7 +3,7 @@ from itertools import pairwise
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import Example, make_example
+from analyses_examples import Example, make_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import Example
+from analyses_examples import Example
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 

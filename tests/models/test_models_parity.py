@@ -14,7 +14,7 @@ from lrh_ray.errors import CheckpointBroken, ParityError
 from lrh_ray.models.backend import open_backend
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.parity import TOLERANCES, compare_rows, reference_rows, relative_errors
+from lrh_ray.models.parity import TOLERANCES, compare_rows, parity_sample, reference_rows, relative_errors
 from lrh_ray.models.sites import resolve_sites
 from lrh_ray.models.streaming import StreamedModel
 from lrh_ray.models.tiny import byte_tokenizer, make_tiny
@@ -95,6 +95,29 @@ def test_the_measure_is_relative_and_blind_to_units(num_rows, width, error, seed
     rows = (reference.astype(np.float64) * (1 + error)).astype(np.float32)
     assert relative_errors(rows, reference) == pytest.approx(error, rel=1e-6, abs=1e-6)
     assert relative_errors(rows * units, reference * units) == pytest.approx(error, rel=1e-6, abs=1e-6)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 40))
+def test_a_sample_is_made_of_beginnings_and_holds_the_longest(lengths, sequences, max_tokens):
+    texts = [Document(id=str(index), text="x" * length) for index, length in enumerate(lengths)]
+    tokens = tokenize(texts, byte_tokenizer(), render="raw", bos="never", window=256, too_long="error")
+    sample = parity_sample(tokens, sequences=sequences, max_tokens=max_tokens)
+    assert len(set(sample.sequences)) == len(sample.sequences) == min(sequences, len(lengths))
+    assert max(lengths[index] for index in sample.sequences) == max(lengths)
+    for place, index in enumerate(sample.sequences):
+        start, stop = sample.tokens.starts[place : place + 2]
+        assert stop - start == min(lengths[index], max_tokens)
+        assert sample.tokens.document_ids[place] == str(index)
+        assert sample.tokens.positions[start:stop].tolist() == list(range(stop - start))
+
+
+def test_rows_of_a_beginning_do_not_depend_on_what_follows(tiny):
+    whole, cut = reference_rows(tiny, TOKENS, SITES), parity_sample(TOKENS, max_tokens=5)
+    rows = reference_rows(tiny, cut.tokens, SITES)
+    for place, index in enumerate(cut.sequences):
+        start, stop = cut.tokens.starts[place : place + 2]
+        same = whole["final_norm"][TOKENS.starts[index] :][: stop - start]
+        assert relative_errors(rows["final_norm"][start:stop], same).max() < 1e-5
 
 
 def test_zero_rows_agree_only_with_zero_rows():

@@ -1,6 +1,7 @@
 """The real model, prepared once into the user's cache folder."""
 
 from contextlib import closing
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lrh_ray.models.backend import open_backend
 from lrh_ray.models.checkpoints import Checkpoint, prepare, resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import model_facts
-from lrh_ray.models.parity import compare_rows, reference_rows
+from lrh_ray.models.parity import compare_rows, parity_sample, reference_rows
 from lrh_ray.models.tokens import load_tokenizer, tokenize
 from lrh_ray.records import Document
 
@@ -67,9 +68,10 @@ def test_chat_leads_back_to_the_text(tokenizer):
 
 
 def test_rows_of_the_real_model_pass_parity(smollm2, tokenizer, collected):
-    documents = [Document(id="a", text="Paris is the capital of France. " * 6), Document(id="b", text="2 + 2 = 4")]
+    documents = [Document(id=name, text=topics[name]) for name in ("strings", "class", "with", "del")]
     facts = model_facts(smollm2, ModelConfig(name="smollm2"), ["resid.0", "resid.15", "resid.30", "final_norm"])
-    tokens = tokenize(documents, tokenizer, render="raw", bos="tokenizer", window=facts.window, too_long="error")
+    whole = tokenize(documents, tokenizer, render="raw", bos="tokenizer", window=facts.window, too_long="error")
+    tokens = parity_sample(whole, sequences=4, max_tokens=160).tokens
     with closing(open_backend(smollm2, ModelConfig(name="smollm2"), facts.sites)) as backend:
         backend.forward(tokens, collected)
     certificate = compare_rows(collected.rows(), reference_rows(smollm2, tokens, facts.sites), dtype=facts.dtype)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lrh_ray.errors import CorpusError, UnknownName
 from lrh_ray.records import Corpus, Document, Span
 from lrh_ray.text import CapitalsSource, JsonlSource, PairsSource, PlainSource, TextConfig, read_corpus
-from lrh_ray.text.corpus import spread
+from lrh_ray.text.spreading import spread
 
 few = settings(max_examples=40, deadline=None)
 texts = st.text(min_size=1, max_size=60).filter(str.strip)

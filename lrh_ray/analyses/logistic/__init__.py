@@ -14,7 +14,7 @@ Four ideas, one per file:
 
 - `loss`: labels enter F only through sum_i y_i x_i, which the moments already hold; a pass needs rows, no labels.
 - `whitening`: coordinates in which the Hessian at w = 0 is the identity, for every probe, from one eigendecomposition.
-- `descent`: L-BFGS and the step control of many columns, each at its own pace.
+- `descent`, `objective`: L-BFGS and the step control of many columns, each at its own pace.
 - `solver`: a generator that proposes coefficients and is sent sums, so whoever owns the rows runs the passes.
 """
 

@@ -10,15 +10,17 @@ while True:
 from collections.abc import Generator, Mapping, Sequence
 from typing import TypeAlias
 
-from lrh_ray.analyses.layouts import Members
+import numpy as np
+
 from lrh_ray.analyses.logistic.loss import LossState, Proposal
 from lrh_ray.analyses.logistic.problem import LogisticProblem
 from lrh_ray.analyses.logistic.solver import LogisticFit, solve
 from lrh_ray.analyses.state import merge_tree
-from lrh_ray.layouts import Rows
 
 Solver: TypeAlias = Generator[Proposal, LossState, LogisticFit]
 Proposals: TypeAlias = Mapping[str, Proposal]
+Block: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Rows [N, D] and members [N, P]; N differs from block to block, so no named shape holds for all."""
 
 
 def in_lockstep(
@@ -42,9 +44,9 @@ def in_lockstep(
 
 def run_in_memory(
     problem: LogisticProblem,
-    blocks: Sequence[tuple[Rows, Members]],
+    blocks: Sequence[Block],
     tolerance: float = 1e-9,
-    max_passes: int = 100,
+    max_passes: int = 200,
 ) -> LogisticFit:
     """Fit from blocks of (rows [N, D], members [N, P]) in memory, the same blocks the moments were made of."""
     solver = solve(problem, tolerance, max_passes)

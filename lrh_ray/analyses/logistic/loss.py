@@ -43,26 +43,33 @@ class Proposal:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LossState:
-    """Mergeable sums of one pass, float64: log-partition [K] and its gradient [D + 1, K] at the proposal of `turn`."""
+    """Mergeable sums of one pass, float64, at the proposal of `turn`.
+
+    `partition` [K] is the log-partition, `gradient` [D + 1, K] its gradient, and `curvature` [K] the sum of
+    p (1 - p), the size of its second derivative.
+    """
 
     turn: int
     partition: ProbeFloats
     gradient: AugmentedProbes
+    curvature: ProbeFloats
 
     @classmethod
     def of(cls, rows: Rows, shift: Feature64, members: Members, proposal: Proposal) -> "LossState":
         """Evaluate one block: rows [N, D] of any float type, members [N, P]. Rows outside a population cost nothing."""
         partition = np.zeros(len(proposal.probes))
+        curvature = np.zeros(len(proposal.probes))
         gradient = np.zeros(proposal.coefficients.shape)
         buffer = tile_buffer(len(rows), rows.shape[1])
         groups = [(p, own, proposal.coefficients[:, own] / 2) for p, own in by_population(proposal.populations)]
         for tile in tile_slices(len(rows)):
             for p, own, half in groups:
                 x = augment(select(rows[tile], members[tile, p]), shift, buffer)
-                tile_partition, tile_gradient = _log_partition(x, half)
+                tile_partition, tile_gradient, tile_curvature = _log_partition(x, half)
                 partition[own] += tile_partition
                 gradient[:, own] += tile_gradient
-        return cls(turn=proposal.turn, partition=partition, gradient=gradient)
+                curvature[own] += tile_curvature
+        return cls(turn=proposal.turn, partition=partition, gradient=gradient, curvature=curvature)
 
     def merge(self, other: "LossState") -> "LossState":
         """Add the sums.
@@ -73,7 +80,10 @@ class LossState:
         if self.turn != other.turn:
             raise ValueError(f"States of proposals {self.turn} and {other.turn} cannot be merged; finish a pass first.")
         return LossState(
-            turn=self.turn, partition=self.partition + other.partition, gradient=self.gradient + other.gradient
+            turn=self.turn,
+            partition=self.partition + other.partition,
+            gradient=self.gradient + other.gradient,
+            curvature=self.curvature + other.curvature,
         )
 
 
@@ -84,18 +94,19 @@ def by_population(populations: ProbeInts) -> Iterator[tuple[int, slice | np.ndar
         yield p, slice(None) if len(present) == 1 else np.flatnonzero(populations == p)
 
 
-def _log_partition(x_ND: Augmented, half_DK: AugmentedProbes) -> tuple[np.ndarray, np.ndarray]:
-    """Sum over rows of log(2 cosh a) [K] and its gradient [D, K], with a = x . w/2."""
+def _log_partition(x_ND: Augmented, half_DK: AugmentedProbes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums over rows of log(2 cosh a) [K], of its gradient [D, K] and of p (1 - p) [K], with a = x . w/2."""
     if len(x_ND) == 0:
-        return np.zeros(half_DK.shape[1]), np.zeros(half_DK.shape)
+        return np.zeros(half_DK.shape[1]), np.zeros(half_DK.shape), np.zeros(half_DK.shape[1])
     a_NK = x_ND @ half_DK
     tanh_NK = np.tanh(a_NK)
     gradient = x_ND.T @ tanh_NK
     gradient *= 0.5
+    curvature = (len(x_ND) - np.einsum("nk,nk->k", tanh_NK, tanh_NK)) / 4
     total = np.abs(a_NK, out=a_NK).sum(axis=0)
     factors_NK = np.abs(tanh_NK, out=tanh_NK)
     factors_NK += 1
     for start in range(0, len(factors_NK), PRODUCT_ROWS):
         total -= np.log(np.multiply.reduce(factors_NK[start : start + PRODUCT_ROWS], axis=0))
     total += len(x_ND) * np.log(2)
-    return total, gradient
+    return total, gradient, curvature

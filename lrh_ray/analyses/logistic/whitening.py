@@ -6,9 +6,9 @@ works in
 
     v = sqrt(h) * [V^T w,  b + w . mean]
 
-where that Hessian is the identity: features with variances of 1e-3 and 1e6 weigh alike, L-BFGS needs no other metric,
-its first step is Newton's, and a gradient has a meaning: near the minimum F exceeds its least value by about
-|gradient|^2 / 2 nats per row. V is shared by all columns and penalties of a population.
+where that Hessian is the identity: features with variances of 1e-3 and 1e6 weigh alike, the first step is Newton's, and
+wherever p (1 - p) differs little between rows the Hessian stays diagonal. V is shared by all columns and penalties of
+a population.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,182 @@
+"""Text to a sealed store with a tiny Llama: the same store from any number of workers, after any interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import transformers
+from conftest import config_of
+
+from lrh_ray.errors import CheckpointMissing, CorpusError, DocumentTooLong, ParityError, SiteError, StoreConflict, StoreFull
+from lrh_ray.records import Receipt
+from lrh_ray.store.commits import commit_path
+from lrh_ray.store.reader import open_store
+from lrh_ray.studies.extraction import extract, plan_facts, plan_run
+
+
+@pytest.fixture(scope="module")
+def extracted(material, cluster):
+    return extract(config_of(material, "name=undisturbed"), folder=material)
+
+
+def test_the_store_is_sealed_with_every_planned_row_and_a_certificate(extracted):
+    assert extracted["sealed"]
+    assert extracted["rows"] == extracted["rows_planned"]
+    assert extracted["blocks"] == extracted["blocks_planned"] >= 12
+    assert extracted["parity"]["passed"]
+    assert all(site["p99"] <= 1e-4 for site in extracted["parity"]["sites"])
+
+
+def test_rows_are_the_hidden_states_of_transformers(material, extracted):
+    store = open_store(extracted["store"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(material / "model", dtype=torch.float32).eval()
+    for sequence in (0, 40, 119):
+        start, length = int(store.plan.starts[sequence]), int(store.plan.lengths[sequence])
+        block = start // store.plan.rows_per_block
+        offset = start - block * store.plan.rows_per_block
+        tokens = store.block_tokens(block).token_ids[offset : offset + length]
+        with torch.inference_mode():
+            states = model(torch.tensor(tokens[None].astype(np.int64)), output_hidden_states=True).hidden_states
+        expected = {"resid.0": states[0], "resid.2": states[2], "final_norm": states[-1]}
+        for site, rows in expected.items():
+            stored = store.block_rows(site, block)[offset : offset + length]
+            np.testing.assert_allclose(stored, rows[0].numpy(), rtol=2e-5, atol=2e-5)
+
+
+def test_repeating_the_command_changes_nothing(material, extracted):
+    before = {path: path.stat().st_mtime_ns for path in Path(extracted["store"]).rglob("*") if path.is_file()}
+    assert extract(config_of(material, "name=undisturbed"), folder=material)["root"] == extracted["root"]
+    assert before == {path: path.stat().st_mtime_ns for path in Path(extracted["store"]).rglob("*") if path.is_file()}
+
+
+def test_one_worker_or_two_give_one_root(material, extracted):
+    alone = extract(config_of(material, "name=alone", "pool.replicas=1"), folder=material)
+    assert alone["root"] == extracted["root"]
+
+
+def test_a_run_resumes_from_the_blocks_that_stand(material, extracted, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop_after_five(receipts: list[Receipt]):
+        def advance(self, amount):
+            receipts.append(amount)
+            if len(receipts) == 5:
+                raise Stop
+
+        return advance
+
+    monkeypatch.setattr("lrh_ray.studies.progress.Silent.advance", stop_after_five([]))
+    with pytest.raises(Stop):
+        extract(config_of(material, "name=resumed"), folder=material)
+    monkeypatch.undo()
+    store = open_store(material / "runs" / "resumed")
+    done = {block: commit_path(store.path, block).read_bytes() for block in store.commits}
+    assert len(done) >= 5
+    assert not store.sealed
+    resumed = extract(config_of(material, "name=resumed"), folder=material)
+    assert resumed["root"] == extracted["root"]
+    assert all(commit_path(store.path, block).read_bytes() == record for block, record in done.items())
+
+
+RUN = """
+import sys
+from lrh_ray.cli import main
+main(["extract", sys.argv[1], "--set", "name=" + sys.argv[2], "--json"])
+"""
+
+
+def test_sigkill_of_driver_and_worker_then_the_same_command(material, extracted):
+    """Two real kills here; `make prove-01` does twenty at random moments."""
+    arguments = [sys.executable, "-W", "ignore", "-c", RUN, str(material / "run.yaml"), "killed"]
+    store = material / "runs" / "killed" / "store"
+    for victim in ("driver", "worker"):
+        run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        family = psutil.Process(run.pid)
+        deadline = time.monotonic() + 90
+        wanted = 1 if victim == "driver" else 4
+        while len(list(store.glob("commits/*/*.json"))) < wanted and time.monotonic() < deadline and run.poll() is None:
+            time.sleep(0.02)
+        if victim == "driver":
+            run.kill()
+        else:
+            workers = [one for one in family.children(recursive=True) if "_Host" in " ".join(one.cmdline())]
+            for worker in workers[:1]:
+                os.kill(worker.pid, signal.SIGKILL)
+        output = run.communicate(timeout=120)[0]
+    facts = json.loads(output)
+    assert facts["sealed"]
+    assert facts["root"] == extracted["root"]
+
+
+def test_the_plan_tells_bytes_files_and_rows_before_anything_runs(material, extracted):
+    planned = plan_run(config_of(material, "name=planned"), folder=material)
+    facts = plan_facts(planned)
+    assert not (material / "runs" / "planned").exists()
+    assert facts["plan"] == extracted["plan"]
+    assert facts["tokens"] == extracted["rows"]
+    store = Path(extracted["store"])
+    shards = [path for path in (store / "data.zarr" / "acts").rglob("0") if path.is_file()]
+    assert facts["bytes"] == sum(path.stat().st_size for path in shards)
+    assert facts["files"] == len(shards) + len(list(store.glob("statistics/*/*"))) + len(list(store.glob("commits/*/*.json")))
+
+
+def test_a_store_whose_model_changed_does_not_seal(material, cluster, monkeypatch):
+    """Rows of another layer must not pass for these: the certificate is made from the stored bytes."""
+    config = config_of(material, "name=forged")
+    forged = np.random.default_rng(0)
+    import lrh_ray.studies.extraction as extraction
+    from lrh_ray.store.writer import BlockWriter
+
+    def forge(blocks, task, pool, running, *, on_receipt):
+        plan = open_store(task.root).plan
+        for block in blocks:
+            with BlockWriter(task.root, plan, block=block, attempt="f", worker="forger") as writer:
+                for site in plan.sites:
+                    shape = int(plan.valid_rows[block]), site.width
+                    writer.write(site.name, 0, forged.normal(size=shape).astype(np.float32))
+                on_receipt(writer.commit())
+
+    monkeypatch.setattr(extraction, "map_blocks", forge)
+    with pytest.raises(ParityError, match="not sealed"):
+        extract(config, folder=material)
+    assert not open_store(config.store_path).sealed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["model.name=/nowhere/model"], CheckpointMissing, "/nowhere/model"),
+        (["store.sites=[resid.9]"], SiteError, "0 .*to 4"),
+        (["store.sites=[residual.1]"], SiteError, "resid"),
+        (["text.sources=[{kind: jsonl, path: empty.jsonl}]"], CorpusError, "empty"),
+        (["text.sources=[{kind: jsonl, path: long.jsonl}]", "text.too_long=error"], DocumentTooLong, "too_long: split"),
+        (["store.rows_per_block=16"], DocumentTooLong, "rows_per_block"),
+    ],
+)
+def test_mistakes_are_one_typed_error_before_any_work(material, overrides, error, message):
+    (material / "empty.jsonl").write_text("")
+    (material / "long.jsonl").write_text(json.dumps({"text": "word " * 400}) + "\n")
+    config = config_of(material, "name=mistaken", *overrides)
+    with pytest.raises(error, match=message):
+        extract(config, folder=material)
+    assert not config.folder.exists()
+
+
+def test_another_plan_in_the_same_folder_is_refused(material, extracted):
+    with pytest.raises(StoreConflict, match="written by another plan"):
+        extract(config_of(material, "name=undisturbed", "store.seed=9"), folder=material)
+
+
+def test_a_disk_too_small_is_found_before_the_model_loads(material, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(StoreFull, match="needs"):
+        extract(config_of(material, "name=full"), folder=material)
