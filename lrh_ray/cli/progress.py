@@ -1,7 +1,9 @@
 """Progress on a terminal (a bar with rate and time left) and elsewhere (a plain line now and then), on stderr."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
@@ -99,6 +101,13 @@ class PlainProgress:
         sys.stderr.flush()
 
 
-def watch_progress() -> TerminalProgress | PlainProgress:
-    """A bar where someone looks at a terminal, lines elsewhere."""
-    return TerminalProgress() if sys.stderr.isatty() else PlainProgress()
+@contextlib.contextmanager
+def watch_progress() -> Iterator[TerminalProgress | PlainProgress]:
+    """A bar where someone looks at a terminal, lines elsewhere.
+
+    Standard output belongs to the verb's answer: what libraries print meanwhile (Ray reports every dead worker there)
+    goes to standard error.
+    """
+    watching = TerminalProgress() if sys.stderr.isatty() else PlainProgress()
+    with contextlib.redirect_stdout(sys.stderr), watching:
+        yield watching

@@ -13,9 +13,10 @@ attention sink is near a tie.
     reference = reference_rows(checkpoint, sample.tokens, sites)
     compare_rows(rows, reference, dtype="bfloat16").passed
 
-What can go wrong: in bfloat16 the first token of a document, where large models park attention, rounds worst (.03 to
-.08 on SmolLM2, with plain transformers as with this backend). Where such rows are more than one in a hundred, because
-all documents are shorter than about 100 tokens, p99 sees them and fails; float32 does not have the problem. Rows and reference of different sites or shapes are a `ParityError`, not a failed certificate.
+What can go wrong: in bfloat16 the first token of a document, where models park attention, rounds worst (.03 to .08 on
+SmolLM2, with plain transformers as with this backend). Where such rows are more than one in a hundred, because all
+documents are shorter than about 100 tokens, p99 sees them and fails; float32 does not have the problem. Rows and
+reference of different sites or shapes are a `ParityError`, not a failed certificate.
 """
 
 import math

@@ -15,7 +15,7 @@ from typing import cast
 
 import numpy as np
 
-from lrh_ray.config import as_plain, as_yaml
+from lrh_ray.config import as_yaml
 from lrh_ray.errors import ParityError, StoreFull
 from lrh_ray.models.backend import Backend, open_backend
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
@@ -31,9 +31,6 @@ from lrh_ray.store.seal import create_store, describe_rows, is_sealed, seal
 from lrh_ray.store.writer import BlockWriter
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
-
-PARITY_DOCUMENTS = 8
-PARITY_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +132,7 @@ def extract(
                     on_receipt=lambda receipt: progress.advance(receipt.rows),
                 )
             progress.begin("comparing with a plain float32 forward")
-            parity = certify(root, planned.checkpoint)
+            parity = certify(root, planned)
         progress.begin("sealing")
         seal(root, plan, parity=parity)
     return store_facts(open_store(root))
@@ -205,32 +202,41 @@ def software_versions(backend: Backend) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _ParityRun:
-    """Compares stored rows with the reference on one worker."""
+class ParityRun:
+    """Compares stored rows with a plain float32 forward of the same tokens, on a worker."""
 
+    root: Path
     checkpoint: Checkpoint
+    tokens: TokenBatch
+    index: np.ndarray
+    """[tokens] rows of the store, ascending within each sequence."""
 
-    def __call__(self, root: Path) -> Mapping[str, Plain]:
+    def __call__(self, _: None) -> Mapping[str, Plain]:
         from lrh_ray.models.parity import compare_rows, reference_rows
 
-        store = open_store(root)
-        tokens, index = _parity_tokens(store)
-        reference = reference_rows(self.checkpoint, tokens, store.plan.sites)
-        rows = {site.name: _rows_at(store, site.name, index) for site in store.plan.sites}
-        dtype = str(store.plan.identity["model_dtype"])
-        return compare_rows(rows, reference, dtype=dtype).as_plain()
+        store = open_store(self.root)
+        reference = reference_rows(self.checkpoint, self.tokens, store.plan.sites)
+        rows = {site.name: _rows_at(store, site.name, self.index) for site in store.plan.sites}
+        return compare_rows(rows, reference, dtype=str(store.plan.identity["model_dtype"])).as_plain()
 
 
-def certify(root: Path, checkpoint: Checkpoint) -> Mapping[str, Plain]:
-    """The parity certificate of a store, made on a worker.
+def certify(root: Path, planned: Planned) -> Mapping[str, Plain]:
+    """The parity certificate of a store, made on a worker from the bytes on disk.
 
     Raises:
         ParityError: Some site exceeds its tolerance.
     """
-    (certificate,) = sample([root.resolve()], _ParityRun(checkpoint=checkpoint))
+    from lrh_ray.models.parity import parity_sample
+
+    chosen = parity_sample(planned.tokens)
+    stored = np.argsort(planned.plan.source)[list(chosen.sequences)]
+    starts, lengths = planned.plan.starts[stored], chosen.tokens.lengths
+    index = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
+    run = ParityRun(root=root.resolve(), checkpoint=planned.checkpoint, tokens=chosen.tokens, index=index)
+    (certificate,) = sample([None], run)
     if not certificate["passed"]:
         sites = cast(list[Mapping[str, Plain]], certificate["sites"])
-        worst = max(sites, key=lambda site: cast(float, site["p99"]))
+        worst = max(sites, key=lambda site: float(str(site["p99"])))
         raise ParityError(
             f"The stored rows differ from a plain float32 forward: at {worst['site']!r} the relative error is "
             f"p50 {worst['p50']:.2g}, p99 {worst['p99']:.2g}. The store {str(root)!r} is not sealed. Check that the "
@@ -239,35 +245,11 @@ def certify(root: Path, checkpoint: Checkpoint) -> Mapping[str, Plain]:
     return certificate
 
 
-def _parity_tokens(store: Store) -> tuple[TokenBatch, np.ndarray]:
-    """The first tokens of a few documents spread over the store, and their global rows."""
-    plan = store.plan
-    chosen = np.unique(np.linspace(0, len(plan.source) - 1, PARITY_DOCUMENTS).astype(int))
-    lengths = np.minimum(plan.lengths[chosen], PARITY_TOKENS)
-    index = np.concatenate(
-        [start + np.arange(length) for start, length in zip(plan.starts[chosen], lengths, strict=True)]
-    )
-    token_id, position = store.row_arrays(("token_id", "position"), index)
-    nothing = np.zeros(len(index), dtype=np.int32)
-    return (
-        TokenBatch(
-            document_ids=tuple(store.document_ids[sequence] for sequence in chosen),
-            token_ids=token_id,
-            positions=position,
-            char_start=nothing,
-            char_end=nothing,
-            starts=np.append(0, np.cumsum(lengths)).astype(np.int64),
-        ),
-        index,
-    )
-
-
 def _rows_at(store: Store, site: str, index: np.ndarray) -> np.ndarray:
-    """Rows of a site at ascending global positions."""
+    """Rows of a site at any global positions."""
     size = store.plan.rows_per_block
-    return np.concatenate(
-        [store.block_rows(site, int(block))[index[index // size == block] % size] for block in np.unique(index // size)]
-    )
+    rows = {int(block): store.block_rows(site, int(block)) for block in np.unique(index // size)}
+    return np.stack([rows[int(position // size)][position % size] for position in index])
 
 
 def store_facts(store: Store) -> dict[str, Plain]:
@@ -294,7 +276,3 @@ def store_facts(store: Store) -> dict[str, Plain]:
         facts["sinks"] = {name: site["sinks"] for name, site in sites.items()}
         facts["parity"] = manifest["parity"]
     return facts
-
-
-def resolved_config(config: RunConfig) -> dict[str, Plain]:
-    return as_plain(config)

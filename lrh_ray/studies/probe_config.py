@@ -18,7 +18,7 @@ class ProbeConfig:
     held_out: float = 0.3
     """Fraction of documents held out for the numbers reported; half as many again choose the penalty."""
 
-    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    penalties: tuple[float, ...] = (1e-2, 1e-1, 1.0)
     """L2 penalties to choose from, as multiples of the site's mean feature variance."""
 
     tolerance: float = 1e-8
@@ -40,6 +40,6 @@ class ProbeConfig:
         if not 0 < self.held_out < 0.6:
             raise ValueError("held_out must lie in (0, 0.6), for example 0.3")
         if not self.penalties or min(self.penalties) <= 0:
-            raise ValueError("penalties must be positive, for example [0.001, 0.01, 0.1]")
+            raise ValueError("penalties must be positive, for example [0.01, 0.1, 1.0]")
         if self.draws < 100:
             raise ValueError("draws must be at least 100 to give a 95 % interval")

@@ -6,7 +6,7 @@ concept one per value (one in all when there are two). Each column has a shuffle
 its concept varies, inside each part. A design is small and picklable; workers build the labels of a block from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from lrh_ray.analyses.controls import shuffle_labels
 from lrh_ray.errors import NotEnoughData, UnknownName
+from lrh_ray.records import Concept
 from lrh_ray.store.documents import Labels
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -103,26 +104,30 @@ def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesig
         NotEnoughData: No concept can be probed.
     """
     wanted = _wanted(labels, config.concepts)
-    ids, document = np.unique(np.asarray(store.document_ids), return_inverse=True)
-    document_level = [name for name in wanted if labels.concepts[name].level == "document"]
-    codes = np.array([_codes(labels, name) for name in document_level], dtype=np.int64).reshape(len(document_level), -1)
-    parts = _deal(document, codes, len(ids), config)
-    columns, omitted, kept = _columns(labels, wanted, document_level, codes, parts, document, config)
+    document = np.unique(np.asarray(store.document_ids), return_inverse=True)[1]
+    codes = {name: _codes(labels, name) for name in wanted if labels.concepts[name].level == "document"}
+    parts = _deal(document, list(codes.values()), config)
+    omitted: list[Omitted] = []
+    probed: dict[str, np.ndarray] = {}
+    for name, own in codes.items():
+        own, scarce = _without_scarce(own, labels.concepts[name], parts, document, config)
+        omitted.extend(scarce)
+        if len(np.unique(own[own >= 0])) >= 2:
+            probed[name] = own
+    columns = tuple(_columns(wanted, labels, probed))
     if not columns:
-        reasons = "; ".join(f"{entry.concept}: {entry.reason}" for entry in omitted)
-        raise NotEnoughData(
-            f"No concept can be probed ({reasons or 'the store has no labels'}). Add documents or labels."
-        )
-    chosen = codes[[document_level.index(name) for name in kept]] if kept else np.empty((0, len(parts)), dtype=np.int64)
+        reasons = "; ".join(f"{entry.concept}: {entry.reason}" for entry in omitted) or "the store has no labels"
+        raise NotEnoughData(f"No concept can be probed ({reasons}). Add documents, or concepts to text.concepts.")
+    stacked = np.array(list(probed.values()), dtype=np.int64).reshape(len(probed), len(parts))
     return ProbeDesign(
         columns=columns,
-        omitted=omitted,
-        document_concepts=kept,
+        omitted=tuple(omitted),
+        document_concepts=tuple(probed),
         parts=parts,
         document=document,
-        codes=chosen,
-        shuffled_codes=_shuffle_codes(chosen, parts, document, config.seed),
-        values=tuple(labels.concepts[name].values for name in kept),
+        codes=stacked,
+        shuffled_codes=_shuffle_codes(stacked, parts, document, config.seed),
+        values=tuple(labels.concepts[name].values for name in probed),
         sinks=config.sinks,
         seed=config.seed,
     )
@@ -136,59 +141,49 @@ def _wanted(labels: Labels, asked: Sequence[str]) -> list[str]:
     return names if "all" in asked else [name for name in names if name in asked]
 
 
-def _codes(labels: Labels, name: str) -> list[int]:
+def _codes(labels: Labels, name: str) -> np.ndarray:
     index = {value: code for code, value in enumerate(labels.concepts[name].values)}
-    return [-1 if value is None else index[value] for value in labels.document_values(name)]
+    return np.array([-1 if value is None else index[value] for value in labels.document_values(name)], dtype=np.int64)
 
 
-def _deal(document: np.ndarray, codes: np.ndarray, num_documents: int, config: ProbeConfig) -> np.ndarray:
+def _deal(document: np.ndarray, codes: Sequence[np.ndarray], config: ProbeConfig) -> np.ndarray:
     """Part of every sequence: a low-discrepancy sequence over documents sorted by their labels, shuffled within."""
     first = np.unique(document, return_index=True)[1]
-    order = np.random.default_rng([config.seed, 1]).permutation(num_documents)
-    ranked = order[np.lexsort(codes[:, first][:, order])] if len(codes) else order
-    position = np.empty(num_documents, dtype=np.int64)
-    position[ranked] = np.arange(num_documents)
+    order = np.random.default_rng([config.seed, 1]).permutation(len(first))
+    ranked = order[np.lexsort([own[first][order] for own in codes])] if codes else order
+    position = np.empty(len(first), dtype=np.int64)
+    position[ranked] = np.arange(len(first))
     share = ((position + 0.5) * GOLDEN) % 1
     part = np.where(share < config.held_out, HELD_OUT, np.where(share < 1.5 * config.held_out, VALIDATION, TRAIN))
     return np.asarray(part[document], dtype=np.int8)
 
 
-def _columns(
-    labels: Labels,
-    wanted: Sequence[str],
-    document_level: Sequence[str],
-    codes: np.ndarray,
-    parts: np.ndarray,
-    document: np.ndarray,
-    config: ProbeConfig,
-) -> tuple[tuple[Column, ...], tuple[Omitted, ...], tuple[str, ...]]:
-    columns: list[Column] = []
-    omitted: list[Omitted] = []
-    kept: list[str] = []
+def _without_scarce(
+    codes: np.ndarray, concept: Concept, parts: np.ndarray, document: np.ndarray, config: ProbeConfig
+) -> tuple[np.ndarray, list[Omitted]]:
+    """Codes with -1 for values that too few documents carry, and a note for each of them."""
+    kept, omitted = codes.copy(), []
+    for code, value in enumerate(concept.values):
+        counts = [len(np.unique(document[(codes == code) & (parts == part)])) for part in (TRAIN, HELD_OUT)]
+        if min(counts) < config.min_documents:
+            kept[codes == code] = -1
+            reason = f"{counts[0]} training and {counts[1]} held-out documents; {config.min_documents} are needed"
+            omitted.append(Omitted(concept=f"{concept.name}={value}", reason=reason))
+    return kept, omitted
+
+
+def _columns(wanted: Sequence[str], labels: Labels, probed: Mapping[str, np.ndarray]) -> Iterator[Column]:
+    populations = {name: number for number, name in enumerate(probed, start=1)}
     for name in wanted:
-        if name not in document_level:
-            columns.append(Column(name=name, concept=name, value="yes", level="token", population=0))
-            continue
-        own = codes[document_level.index(name)]
-        values = labels.concepts[name].values
-        enough = [value for code, value in enumerate(values) if _has_enough(own == code, parts, document, config)]
-        if len(enough) < 2 or len(enough) < len(values):
-            scarce = ", ".join(sorted(set(values) - set(enough)))
-            omitted.append(
-                Omitted(concept=name, reason=f"fewer than {config.min_documents} documents a part: {scarce}")
-            )
-            continue
-        kept.append(name)
-        shown = values[:1] if len(values) == 2 else values
-        for value in shown:
-            columns.append(
-                Column(name=f"{name}={value}", concept=name, value=value, level="document", population=len(kept))
-            )
-    return tuple(columns), tuple(omitted), tuple(kept)
-
-
-def _has_enough(mask: np.ndarray, parts: np.ndarray, document: np.ndarray, config: ProbeConfig) -> bool:
-    return all(len(np.unique(document[mask & (parts == part)])) >= config.min_documents for part in (TRAIN, HELD_OUT))
+        concept = labels.concepts[name]
+        if concept.level == "token":
+            yield Column(name=name, concept=name, value="yes", level="token", population=0)
+        elif name in probed:
+            shown = [concept.values[code] for code in np.unique(probed[name][probed[name] >= 0])]
+            for value in shown[:1] if len(shown) == 2 else shown:
+                yield Column(
+                    name=f"{name}={value}", concept=name, value=value, level="document", population=populations[name]
+                )
 
 
 def _shuffle_codes(codes: np.ndarray, parts: np.ndarray, document: np.ndarray, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from lrh_ray.analyses.intervals import DocumentBootstrap, Sample
 from lrh_ray.analyses.metrics import accuracy, auc, base_rate_log_loss, log_loss, majority_accuracy
 from lrh_ray.analyses.readout import LinearReadout
 from lrh_ray.layouts import Rows
+from lrh_ray.studies.probe_classes import ClassJudgement, ClassProbes, ClassRows, judge_classes
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.probe_design import HELD_OUT, VALIDATION, Part, ProbeDesign
 from lrh_ray.studies.probe_passes import Rowset
@@ -30,6 +31,7 @@ class SiteProbes:
 
     site: str
     readouts: Mapping[str, LinearReadout]
+    classes: tuple[ClassProbes, ...]
     rates: np.ndarray
     """[2 C] share of positive training rows of each column."""
 
@@ -60,6 +62,7 @@ class SiteJudgement:
 
     site: str
     kinds: Mapping[str, KindJudgement]
+    classes: tuple[ClassJudgement, ...]
     majority: np.ndarray
     base_rate_log_loss: np.ndarray
     rows: int
@@ -89,6 +92,17 @@ class PartRows:
             members=self.members,
             documents=documents,
             num_documents=int(documents.max()) + 1,
+        )
+
+    def of_concept(self, design: ProbeDesign, concept: str) -> ClassRows:
+        """The rows that carry a document-level concept."""
+        inside = self.members[:, 1 + design.document_concepts.index(concept)]
+        _, documents = np.unique(design.document[self.sequence[inside]], return_inverse=True)
+        return ClassRows(
+            rows=self.rows[inside],
+            labels=self.labels[inside],
+            documents=documents,
+            num_documents=int(documents.max(initial=-1)) + 1,
         )
 
 
@@ -157,11 +171,22 @@ class Judge:
         return SiteJudgement(
             site=probes.site,
             kinds=kinds,
+            classes=tuple(self._classes(of_concept, validation, rows) for of_concept in probes.classes),
             majority=majority_accuracy(probes.rates, true),
             base_rate_log_loss=base_rate_log_loss(probes.rates, true),
             rows=len(rows.index),
             documents=true.num_documents,
             examples=strongest_rows(true, rows.index),
+        )
+
+    def _classes(self, probes: ClassProbes, validation: PartRows, rows: PartRows) -> ClassJudgement:
+        design = self.rowset.design
+        return judge_classes(
+            probes,
+            validation.of_concept(design, probes.concept),
+            rows.of_concept(design, probes.concept),
+            len(design.columns),
+            self.config,
         )
 
     def _judge(self, kind: str, readout: LinearReadout, validation: PartRows, rows: PartRows) -> KindJudgement:

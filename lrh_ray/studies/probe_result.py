@@ -49,7 +49,7 @@ def make_result(
     """Assemble the answer to `question`."""
     bands = [judgement.kinds[kind].band for judgement in judgements for kind in judgement.kinds]
     study = _Study(store=store, design=design, judgements=judgements, critical=critical_value(bands))
-    measures = (*_measures(study), *_null_measures(study))
+    measures = (*_measures(study), *_class_measures(study), *_null_measures(study))
     return replace(
         question,
         summary=tuple(_summary(study, measures)),
@@ -96,12 +96,34 @@ def _measures_of(study: _Study, kind: str, name: str) -> Iterator[Measure]:
             )
 
 
+def _class_measures(study: _Study) -> Iterator[Measure]:
+    """Multi-class LDA: one model per document-level concept of at least three classes."""
+    for judgement in study.judgements:
+        for judged in judgement.classes:
+            for name, found in judged.metrics.items():
+                interval = percentile_interval(found.draws)
+                baseline = (
+                    {"majority": judged.majority} if name == "accuracy" else {"base_rate": judged.base_rate_log_loss}
+                )
+                yield Measure(
+                    name=name,
+                    value=float(found.estimates[0]),
+                    unit=UNITS[name],
+                    keys=_site_keys(study, judgement.site) | {"concept": judged.concept, "probe": "lda, all classes"},
+                    low=_end(interval.low[0]),
+                    high=_end(interval.high[0]),
+                    controls={"shuffled": judged.shuffled[name]} | baseline,
+                    flags=_flags(interval, 0),
+                )
+
+
 def _keys(study: _Study, site: str, column: int, kind: str) -> dict[str, str | int | float]:
+    return _site_keys(study, site) | {"concept": study.design.columns[column].name, "probe": kind}
+
+
+def _site_keys(study: _Study, site: str) -> dict[str, str | int | float]:
     layer = study.store.plan.site(site).layer
-    keys: dict[str, str | int | float] = {"site": site}
-    if layer is not None:
-        keys["layer"] = layer
-    return keys | {"concept": study.design.columns[column].name, "probe": kind}
+    return {"site": site} if layer is None else {"site": site, "layer": layer}
 
 
 def _controls(study: _Study, judgement: SiteJudgement, kind: str, name: str, column: int) -> dict[str, float]:
@@ -170,6 +192,7 @@ def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
     yield f"{len(readable)} of {len(ranked)} concepts can be read out better than any shuffled label could be."
     if ranked:
         yield f"Most readable: {_words(ranked[0])}. Least: {_words(ranked[-1])}."
+        yield from _gain(measures)
     largest, outside = measures[-2], measures[-1]
     verdict = (
         "all shuffled controls stay within" if not outside.value else f"{outside.value:.0f} shuffled controls leave"
@@ -180,6 +203,22 @@ def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
     )
     if design.sinks == "drop":
         yield "Attention sinks (rows with over 10 times the median norm at any site) were left out."
+
+
+def _gain(measures: Sequence[Measure]) -> Iterator[str]:
+    """The concept that gains most between the first site and its best one: what the layers add."""
+    curves: dict[tuple[str, str], list[Measure]] = {}
+    for measure in measures:
+        if measure.name == "auc" and np.isfinite(measure.value) and measure.keys.get("layer") is not None:
+            curves.setdefault((str(measure.keys["concept"]), str(measure.keys["probe"])), []).append(measure)
+    clear = {
+        key: (curve[0], max(curve, key=lambda found: found.value))
+        for key, curve in curves.items()
+        if any(found.value > found.controls.get("null_high", 1.0) for found in curve)
+    }
+    if clear:
+        first, best = max(clear.values(), key=lambda pair: pair[1].value - pair[0].value)
+        yield (f"Gains most over the layers: {_words(best)}, from {first.value:.3f} at {first.keys['site']}.")
 
 
 def _words(measure: Measure) -> str:

@@ -24,6 +24,7 @@ from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import reduce_blocks, sample
 from lrh_ray.store.reader import Store, open_store
+from lrh_ray.studies.probe_classes import fit_classes
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.probe_design import ProbeDesign, make_design
 from lrh_ray.studies.probe_judgement import Judge, SiteProbes
@@ -157,7 +158,9 @@ def _closed_forms(
         "lda": _joined(lda),
         "ridge": fit_ridge(moments, absolute_penalties(moments, config.penalties)),
     }
-    return SiteProbes(site=site, readouts=readouts, rates=moments.rate)
+    return SiteProbes(
+        site=site, readouts=readouts, classes=fit_classes(moments, design, SHRINKAGES), rates=moments.rate
+    )
 
 
 def _joined(readouts: list[LinearReadout]) -> LinearReadout:
