@@ -30,7 +30,7 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from lrh_ray.errors import CheckpointBroken, SiteError
+from lrh_ray.errors import CheckpointBroken, ConfigError, SiteError
 from lrh_ray.models.backend import Backend, BackendFacts
 from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
@@ -90,7 +90,7 @@ class TransformersBackend(Backend):
         return block.num_tokens
 
     def close(self) -> None:
-        del self._model
+        del self._model, self._taps
         torch.set_num_threads(self._threads_before)
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -132,9 +132,10 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _device(config: ModelConfig) -> str:
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ConfigError("device is 'cuda', but this machine offers torch no GPU; use device: auto or device: cpu.")
+    return "cuda" if available and config.device != "cpu" else "cpu"
 
 
 def _load_truncated(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from lrh_ray.errors import CheckpointBroken
+from lrh_ray.errors import CheckpointBroken, ConfigError
 from lrh_ray.models.backend import open_backend
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
@@ -106,6 +106,14 @@ def test_the_backend_says_how_it_works(tiny_llama):
         facts = backend.describe()
     assert (facts.engine, facts.dtype, facts.device) == ("transformers", "bfloat16", "cpu")
     assert (facts.repeatable, facts.attention) == ("bytes", "sdpa")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_one_message(tiny_llama):
+    with pytest.raises(ConfigError, match="use device: auto or device: cpu"):
+        open_backend(
+            tiny_llama, ModelConfig(name="tiny", device="cuda"), resolve_sites(EVERYWHERE, num_layers=4, hidden_size=64)
+        )
 
 
 def test_threads_are_set_and_given_back(tiny_llama):
