@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrh_ray.records import Plain
-
 if TYPE_CHECKING:
     from lrh_ray.studies.run import RunConfig
 
@@ -48,7 +46,7 @@ def _config(path: Path, overrides: list[str]) -> "RunConfig":
     return load_config(path, RunConfig, overrides)
 
 
-def _show(facts: Mapping[str, Plain], as_json: bool) -> None:
+def _show(facts: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts))
         return

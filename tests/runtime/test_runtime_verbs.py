@@ -14,7 +14,6 @@ from lrh_ray.runtime.map import map_blocks
 from lrh_ray.runtime.reduce import reduce_blocks, sample
 from lrh_ray.testing.workers import MisbehavingTask, refuse, square, state_of
 
-
 POOL = PoolConfig(replicas=2, cpus=1)
 
 
@@ -35,7 +34,9 @@ def test_sample_keeps_the_order_of_items(cluster):
 
 def test_map_processes_every_block_once(cluster, tmp_path):
     seen = []
-    receipts = map_blocks(range(9), MisbehavingTask(folder=tmp_path), POOL, cluster, on_receipt=lambda done: seen.append(done.block))
+    receipts = map_blocks(
+        range(9), MisbehavingTask(folder=tmp_path), POOL, cluster, on_receipt=lambda done: seen.append(done.block)
+    )
     assert sorted(done.block for done in receipts) == list(range(9)) == sorted(seen)
     assert len(list(tmp_path.iterdir())) == 9
 
@@ -51,14 +52,22 @@ def test_a_killed_worker_costs_its_block_and_nothing_else(cluster, tmp_path):
 def test_a_poison_block_is_named_after_the_others_are_done(cluster, tmp_path, task):
     seen = []
     with pytest.raises(BlockFailed, match=r"block 3 \(rows 30\.\.39\) failed 3 times"):
-        map_blocks(range(6), MisbehavingTask(folder=tmp_path, **task), POOL, cluster, on_receipt=lambda done: seen.append(done.block))
+        map_blocks(
+            range(6),
+            MisbehavingTask(folder=tmp_path, **task),
+            POOL,
+            cluster,
+            on_receipt=lambda done: seen.append(done.block),
+        )
     assert sorted(seen) == [0, 1, 2, 4, 5]
     assert len(list(tmp_path.glob("3.*"))) == 3
 
 
 def test_a_mistake_of_the_user_stops_the_run_at_once(cluster, tmp_path):
     with pytest.raises(StoreFull, match="No space left"):
-        map_blocks([3, *range(4, 40)], MisbehavingTask(folder=tmp_path, kind="user"), PoolConfig(replicas=1, cpus=1), cluster)
+        map_blocks(
+            [3, *range(4, 40)], MisbehavingTask(folder=tmp_path, kind="user"), PoolConfig(replicas=1, cpus=1), cluster
+        )
     assert len(list(tmp_path.glob("3.*"))) == 1
 
 

@@ -11,7 +11,26 @@ from lrh_ray.models.tiny import make_tiny
 from lrh_ray.runtime.cluster import connected
 from lrh_ray.studies.run import RunConfig
 
-WORDS = "the model reads a line of text and (as ever) counts 12 or 345 words, then it stops".split()
+WORDS = [
+    "the",
+    "model",
+    "reads",
+    "a",
+    "line",
+    "of",
+    "text",
+    "and",
+    "(as",
+    "ever)",
+    "counts",
+    "12",
+    "or",
+    "345",
+    "words,",
+    "then",
+    "it",
+    "stops",
+]
 
 
 @pytest.fixture(scope="session")

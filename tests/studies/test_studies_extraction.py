@@ -15,7 +15,15 @@ import torch
 import transformers
 from conftest import config_of
 
-from lrh_ray.errors import CheckpointMissing, CorpusError, DocumentTooLong, ParityError, SiteError, StoreConflict, StoreFull
+from lrh_ray.errors import (
+    CheckpointMissing,
+    CorpusError,
+    DocumentTooLong,
+    ParityError,
+    SiteError,
+    StoreConflict,
+    StoreFull,
+)
 from lrh_ray.records import Receipt
 from lrh_ray.store.commits import commit_path
 from lrh_ray.store.reader import open_store
@@ -99,7 +107,9 @@ def test_sigkill_of_driver_and_worker_then_the_same_command(material, extracted)
     arguments = [sys.executable, "-W", "ignore", "-c", RUN, str(material / "run.yaml"), "killed"]
     store = material / "runs" / "killed" / "store"
     for victim in ("driver", "worker"):
-        run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        run = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         family = psutil.Process(run.pid)
         deadline = time.monotonic() + 90
         wanted = 1 if victim == "driver" else 4
@@ -126,7 +136,9 @@ def test_the_plan_tells_bytes_files_and_rows_before_anything_runs(material, extr
     store = Path(extracted["store"])
     shards = [path for path in (store / "data.zarr" / "acts").rglob("0") if path.is_file()]
     assert facts["bytes"] == sum(path.stat().st_size for path in shards)
-    assert facts["files"] == len(shards) + len(list(store.glob("statistics/*/*"))) + len(list(store.glob("commits/*/*.json")))
+    assert facts["files"] == len(shards) + len(list(store.glob("statistics/*/*"))) + len(
+        list(store.glob("commits/*/*.json"))
+    )
 
 
 def test_a_store_whose_model_changed_does_not_seal(material, cluster, monkeypatch):
