@@ -19,14 +19,12 @@ come back native and C-contiguous), and sequences inside `asked`, `resolved` and
 The format, field by field: `docs/results.md`.
 """
 
-import contextlib
 import errno
 import json
 import math
-import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,8 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from lrh_ray.digests import digest_bytes, digest_json
-from lrh_ray.errors import ConfigError, ResultMissing, StoreCorrupt, StoreFull
+from lrh_ray.durable import disk_errors, make_folder, sync_folder, write_durably
+from lrh_ray.errors import ConfigError, ResultMissing, StoreCorrupt
 from lrh_ray.records import Measure, Result, Table
 
 FORMAT = "lrh_ray.result"
@@ -46,7 +45,6 @@ RESULT_FILE = "result.json"
 ARRAYS_FILE = "arrays.safetensors"
 ARRAY_KINDS = "bool, int8-64, uint8-64, float16-64"
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -76,12 +74,12 @@ def save_result(result: Result, folder: Path) -> Path:
     arrays = save_arrays({name: _storable(name, array) for name, array in result.arrays.items()})
     document = _document(result, digest, digest_bytes(arrays))
     staging = folder / f".{digest}.{uuid.uuid4().hex}"
-    with _disk_errors(place):
+    with disk_errors(f"the result {str(place)!r}"):
         try:
-            staging.mkdir(parents=True)
-            _write_durably(staging / ARRAYS_FILE, arrays)
-            _write_durably(staging / RESULT_FILE, document)
-            _sync_folder(staging)
+            make_folder(staging)
+            write_durably(staging / ARRAYS_FILE, arrays)
+            write_durably(staging / RESULT_FILE, document)
+            sync_folder(staging)
             _publish(staging, place)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -232,22 +230,7 @@ def _publish(staging: Path, place: Path) -> None:
                 f"{place} is taken by something without a {RESULT_FILE}. Move it away and repeat the command."
             ) from error
         return
-    _sync_folder(place.parent)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(place.parent)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -263,16 +246,3 @@ def _corrupt(place: Path, reason: str) -> StoreCorrupt:
     return StoreCorrupt(
         f"The result at {str(place)!r} cannot be trusted: {reason}. Move the folder away and run the analysis again."
     )
-
-
-@contextlib.contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise StoreFull(
-            f"No space left while writing the result {str(place)!r} ({os.strerror(error.errno or 0)}). Nothing of it "
-            f"became visible: free some space or choose another folder, then repeat the command."
-        ) from error

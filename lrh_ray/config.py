@@ -26,7 +26,6 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from lrh_ray.digests import digest_json
 from lrh_ray.errors import ConfigError
 from lrh_ray.records import Plain
 
@@ -79,10 +78,6 @@ def as_yaml(config: object) -> str:
     return yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True, width=120)
 
 
-def config_digest(config: object) -> str:
-    return digest_json(as_plain(config))
-
-
 def config_schema(kind: type) -> dict[str, Any]:
     """JSON Schema, for editors (`# yaml-language-server: $schema=...`) and for people."""
     return TypeAdapter(kind).json_schema()
@@ -119,7 +114,7 @@ def _plain_tree(node: yaml.Node | None, source: str, place: Place, places: dict[
         mapping: dict[str, object] = {}
         for key_node, value_node in node.value:
             where = f"{source}:{key_node.start_mark.line + 1}"
-            key = yaml.SafeLoader("").construct_object(key_node)
+            key = _scalar(key_node, source)
             if not isinstance(key, str):
                 raise ConfigError(f"{where}: the key {key!r} is not a string; quote it.")
             if key in mapping:
@@ -129,11 +124,16 @@ def _plain_tree(node: yaml.Node | None, source: str, place: Place, places: dict[
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_plain_tree(item, source, (*place, index), places) for index, item in enumerate(node.value)]
+    return _scalar(node, source)
+
+
+def _scalar(node: yaml.Node, source: str) -> object:
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError) as error:
+        shown = node.value if isinstance(node, yaml.ScalarNode) else node.tag
         raise ConfigError(
-            f"{source}:{node.start_mark.line + 1}: the tag {node.tag!r} is refused; plain values only."
+            f"{source}:{node.start_mark.line + 1}: {shown!r} ({node.tag}) is no plain value; quote it to have a string."
         ) from error
 
 

@@ -71,6 +71,10 @@ class StoreFull(LrhError, OSError):
     """The disk refused the bytes; committed blocks are intact and the same command resumes."""
 
 
+class PathUnusable(LrhError, OSError):
+    """A place on disk that cannot be written: no permission, read-only, of the wrong kind, or without hard links."""
+
+
 class BlockFailed(LrhError, RuntimeError):
     """A block failed on every attempt; the message names the block, its rows and the last cause."""
 

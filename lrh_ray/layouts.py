@@ -34,9 +34,6 @@ Gram64: TypeAlias = Float64[np.ndarray, "feature feature"]
 Labels64: TypeAlias = Float64[np.ndarray, "rows column"]
 """0/1 labels, one column per concept (or per shuffled copy of one)."""
 
-Weights64: TypeAlias = Float64[np.ndarray, "rows column"]
-"""0/1 row weights per label column: 0 where the column's label is undefined or held out."""
-
 Columns64: TypeAlias = Float64[np.ndarray, "column"]
 Scores64: TypeAlias = Float64[np.ndarray, "rows column"]
 Coefficients64: TypeAlias = Float64[np.ndarray, "feature column"]

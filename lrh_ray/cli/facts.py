@@ -55,11 +55,12 @@ def print_result_or_store(path: Path, *, as_json: bool) -> None:
     from lrh_ray.studies.extraction import store_facts
 
     if path.name == "result.json" or (path / "result.json").exists():
+        result = load_result(path)
         if as_json:
             file = path if path.name == "result.json" else path / "result.json"
             typer.echo(json.dumps(json.loads(file.read_bytes())))
-            return
-        print_result(load_result(path), Console())
+        else:
+            print_result(result, Console())
         return
     facts = store_facts(open_store(path))
     if as_json:

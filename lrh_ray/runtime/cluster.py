@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import _raylet
@@ -43,11 +43,14 @@ def connected(address: str = EMBEDDED) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield _describe(address)
         return
-    _start_embedded() if address == EMBEDDED else _join(address)
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     try:
+        _start_embedded() if address == EMBEDDED else _join(address)
         yield _describe(address)
     finally:
         ray.shutdown()
+        for name, value in before.items():  # the embedded cluster's token dies with it
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _start_embedded() -> None:
@@ -109,7 +112,7 @@ def cause_of(error: ray.exceptions.RayTaskError) -> BaseException:
     return cause
 
 
-def raise_cause(error: ray.exceptions.RayTaskError) -> None:
+def raise_cause(error: ray.exceptions.RayTaskError) -> NoReturn:
     """Raise the user's mistake itself if a worker hit one; everything else keeps Ray's traceback of the worker."""
     cause = cause_of(error)
     if isinstance(cause, LrhError):

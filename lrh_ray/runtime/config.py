@@ -20,6 +20,8 @@ class PoolConfig:
     """Attempts at a block before it counts as poison and the run stops with its name."""
 
     def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus < 0:
+            raise ValueError("gpus must be 0 or more")
         for name in ("replicas", "cpus", "attempts"):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -61,7 +61,7 @@ def resolve_pool(config: PoolConfig, cluster: Cluster) -> PoolSize:
         ClusterError: The replicas asked for need more than the cluster has.
     """
     gpus = config.gpus if config.gpus is not None else float(cluster.gpus >= 1)
-    replicas = config.replicas or (int(cluster.gpus // gpus) if gpus else 1)
+    replicas = config.replicas or (max(1, int(cluster.gpus // gpus)) if gpus else 1)
     cpus = config.cpus or (1.0 if gpus else max(1.0, cluster.cpus // replicas))
     if replicas * cpus > cluster.cpus or replicas * gpus > cluster.gpus:
         raise ClusterError(
@@ -92,6 +92,7 @@ class _Pool:
         self._queue = deque(blocks)
         self._tries: dict[int, int] = {}
         self._running: dict[ray.ObjectRef[Receipt], tuple[int, Host]] = {}
+        self._hosts: list[Host] = []
         self.poisoned: dict[int, BaseException] = {}
         self._run = uuid.uuid4().hex[:12]
 
@@ -123,16 +124,21 @@ class _Pool:
             receipt: Receipt = ray.get(done)
         except ray.exceptions.RayActorError as error:
             self._failed(block, Failure.WORKER_DIED, error)
-            self._assign(self._new_host())
+            self._replace(host)
             return None
         except ray.exceptions.RayTaskError as error:
             cause = cause_of(error)
             self._failed(block, Failure.USER_ERROR if isinstance(cause, LrhError) else Failure.OTHER_ERROR, cause)
-            ray.kill(host)
-            self._assign(self._new_host())
+            self._replace(host)
             return None
         self._assign(host)
         return receipt
+
+    def _replace(self, host: Host) -> None:
+        """A fresh worker for the next block, if there is one: what broke may have broken the process too."""
+        ray.kill(host)
+        if self._queue:
+            self._assign(self._new_host())
 
     def _failed(self, block: int, failure: Failure, cause: BaseException) -> None:
         decision = decide(failure, attempt=self._tries[block], attempts=self._attempts)
@@ -148,7 +154,7 @@ class _Pool:
         return bool(self._running)
 
     def stop(self) -> None:
-        for _, host in self._running.values():
+        for host in self._hosts:
             ray.kill(host)
 
 

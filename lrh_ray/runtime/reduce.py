@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import ray
 
 from lrh_ray.analyses.state import State, merge_tree
+from lrh_ray.errors import ClusterError
 from lrh_ray.runtime.cluster import raise_cause
 
 S = TypeVar("S", bound=State)
@@ -67,4 +68,8 @@ def _gather(references: Sequence[Any]) -> list[Any]:
         return list(ray.get(list(references)))
     except ray.exceptions.RayTaskError as error:
         raise_cause(error)
-        raise
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"A task was lost on the cluster ({type(error).__name__}): a node died or ran out of memory. `lrh doctor` "
+            f"checks memory; repeat the same command."
+        ) from error

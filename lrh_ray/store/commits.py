@@ -2,8 +2,9 @@
 
 A block is committed by one put-if-absent of `commits/<folder>/<block>.json`, which names the attempt that won and, for
 each of its objects, size and digest. The first attempt wins; a loser discards its staging, so no block ever mixes two
-attempts. Publishing then links each staged object to its final name. Linking never replaces, is idempotent and may be
-redone by anyone: a killed publisher is finished by the next start, and a zombie that wakes up later changes nothing.
+attempts. Publishing then renames each staged object to its final name. That is idempotent and may be redone by anyone:
+a killed publisher is finished by the next start. A zombie never gets there, because only the committed attempt's files
+are published.
 """
 
 import fcntl
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import cast
 
 from lrh_ray.digests import canonical_json, digest_json
+from lrh_ray.durable import make_folder, sync_folder
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.records import Plain
-from lrh_ray.store.objects import link_if_absent, put_if_absent, sync_folder
+from lrh_ray.store.objects import put_if_absent
 from lrh_ray.store.plan import Plan, read_json
 from lrh_ray.store.tree import shard_path
 
@@ -66,8 +68,22 @@ def staged_path(root: Path, block: int, attempt: str, name: str) -> Path:
 
 
 def write_commit(root: Path, commit: Commit) -> bool:
-    """Commit a block, or return False because another attempt did. Two answers to one call cannot both be True."""
-    return put_if_absent(commit_path(root, commit.block), canonical_json(asdict(commit)))
+    """Commit a block; True if the record that stands is this attempt's.
+
+    The record is read back, because a link may have succeeded although the call failed or said otherwise.
+    """
+    try:
+        if put_if_absent(commit_path(root, commit.block), canonical_json(asdict(commit))):
+            return True
+    except OSError:
+        if not is_committed_by(root, commit.block, commit.attempt):
+            raise
+    return is_committed_by(root, commit.block, commit.attempt)
+
+
+def is_committed_by(root: Path, block: int, attempt: str) -> bool:
+    standing = read_commit(root, block)
+    return standing is not None and standing.attempt == attempt
 
 
 def read_commit(root: Path, block: int) -> Commit | None:
@@ -96,40 +112,42 @@ def pending_blocks(root: Path, plan: Plan) -> tuple[int, ...]:
 def publish(root: Path, commit: Commit) -> None:
     """Give every object of a committed block its final name; safe to repeat, by anyone, at any time.
 
+    The staged file of the committed attempt is the truth and replaces whatever stands at the final name (a damaged
+    shard whose commit was dropped, say). No other attempt is ever published, so a zombie has nothing to replace with.
+
     Raises:
-        StoreCorrupt: A committed object is neither staged nor published.
+        StoreCorrupt: A committed object is neither staged nor published, or has another size.
     """
     for name, stored in commit.objects.items():
-        staged, final = staged_path(root, commit.block, commit.attempt, name), object_path(root, name, commit.block)
-        if not final.exists():
-            _link_staged(staged, final)
+        final = object_path(root, name, commit.block)
+        _rename_staged(staged_path(root, commit.block, commit.attempt, name), final)
         if final.stat().st_size != stored.num_bytes:
             raise StoreCorrupt(
                 f"Block {commit.block}, {name!r}: {final} has {final.stat().st_size} bytes, its commit record says "
-                f"{stored.num_bytes}. Remove {commit_path(root, commit.block)} and that file, then repeat the command."
+                f"{stored.num_bytes}. Remove {commit_path(root, commit.block)} and repeat `lrh extract CONFIG`; only "
+                f"that block is computed again."
             )
-        staged.unlink(missing_ok=True)
 
 
-def _link_staged(staged: Path, final: Path) -> None:
+def _rename_staged(staged: Path, final: Path) -> None:
     try:
-        link_if_absent(staged, final)
+        make_folder(final.parent)
+        staged.rename(final)
     except FileNotFoundError as error:
-        if not final.exists():  # another publisher may have finished between the two looks
+        if not final.exists():
             raise StoreCorrupt(
                 f"{final} is committed and neither published nor staged; it was deleted by hand. Remove its commit "
-                f"record and repeat the command; only that block is computed again."
+                f"record and repeat `lrh extract CONFIG`; only that block is computed again."
             ) from error
+        return
+    sync_folder(final.parent)
 
 
 def recover(root: Path) -> int:
     """Finish what a killed run left: publish every committed block, sweep dead staging. Returns files swept."""
-    commits = read_commits(root)
-    for commit in commits.values():
+    for commit in read_commits(root).values():
         publish(root, commit)
-    swept = sum(_sweep(path) for path in _staged_files(root))
-    swept += sum(_sweep(path) for path in root.glob("commits/*/.*.tmp"))
-    return swept
+    return sum(_sweep(root, path) for path in _staged_files(root))
 
 
 def _staged_files(root: Path) -> Iterator[Path]:
@@ -137,14 +155,19 @@ def _staged_files(root: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.glob("*") if STAGED_NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def _sweep(path: Path) -> bool:
-    """Delete a staged file unless a living writer holds its lock."""
+def _sweep(root: Path, path: Path) -> bool:
+    """Delete a staged file unless a living writer holds its lock, or its attempt has committed meanwhile."""
+    block, attempt, _ = path.name.split(".", 2)
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        commit = read_commit(root, int(block))  # under the lock: this attempt can no longer commit
+        if commit is not None and commit.attempt == attempt:
+            publish(root, commit)
+            return False
         path.unlink(missing_ok=True)
     except BlockingIOError:
         return False

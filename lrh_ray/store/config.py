@@ -29,5 +29,7 @@ class StoreConfig:
             raise ValueError("name at least one site, for example [resid.0, final_norm]")
         if self.rows_per_block is not None and self.rows_per_block < 1:
             raise ValueError("must be at least 1 row")
+        if self.seed < 0:
+            raise ValueError("seed must be 0 or more")
         if self.min_blocks < 1:
             raise ValueError("must be at least 1 block")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lrh_ray.digests import digest_file
@@ -95,9 +96,14 @@ class Labels:
         values = dict(zip(table["document"].to_pylist(), table["value"].to_pylist(), strict=True))
         return [values.get(document) for document in self.document_ids]
 
-    def token_mask(self, concept: str, doc: RowInts, char_start: RowInts, char_end: RowInts) -> RowMask:
-        """Which rows overlap a span of a token-level concept. `doc` indexes stored sequences; -1 is never positive."""
-        first, last = self._spans(concept)
+    def token_mask(
+        self, concept: str, doc: RowInts, char_start: RowInts, char_end: RowInts, value: str | None = None
+    ) -> RowMask:
+        """Which rows overlap a span of a token-level concept (with `value`, if given).
+
+        `doc` indexes stored sequences; -1 is never positive.
+        """
+        first, last = self._spans(concept, value)
         if not len(first):
             return np.zeros(len(doc), dtype=bool)
         base = doc.astype(np.int64) << OFFSET_BITS
@@ -110,9 +116,20 @@ class Labels:
         self.concept(concept)
         return pq.read_table(self.path, filters=[("concept", "=", concept)])
 
-    def _spans(self, concept: str) -> tuple[np.ndarray, np.ndarray]:
+    def documents_with(self, concept: str, value: str) -> set[str]:
+        """Ids of the documents that have a span of a token-level concept with this value."""
+        table = self._rows(concept)
+        return {
+            document
+            for document, found in zip(table["document"].to_pylist(), table["value"].to_pylist(), strict=True)
+            if found == value
+        }
+
+    def _spans(self, concept: str, value: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Sorted span borders as document << 32 | character, overlapping spans joined, for every stored sequence."""
         table = self._rows(concept)
+        if value is not None:
+            table = table.filter(pc.equal(table["value"], value))
         sequences: dict[str, list[int]] = {}
         for index, document in enumerate(self.document_ids):
             sequences.setdefault(document, []).append(index)

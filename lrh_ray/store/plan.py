@@ -18,10 +18,10 @@ import ml_dtypes
 import numpy as np
 
 from lrh_ray.digests import canonical_json, digest_bytes, digest_json
-from lrh_ray.errors import CorpusError, StoreConflict, StoreMissing
+from lrh_ray.errors import CorpusError, StoreConflict, StoreCorrupt, StoreMissing
 from lrh_ray.records import ModelFacts, Plain, SiteSpec, TokenBatch
 from lrh_ray.store.config import StoreConfig
-from lrh_ray.store.objects import put_if_absent
+from lrh_ray.store.objects import put_if_absent, put_same
 from lrh_ray.store.packing import Packing, pack, size_blocks
 from lrh_ray.store.shards import ShardLayout
 
@@ -180,9 +180,8 @@ def claim_folder(root: Path, plan: Plan) -> None:
     Raises:
         StoreConflict: The folder holds the store of another plan, or something that is no store.
     """
-    if root.exists() and not root.is_dir():
-        raise StoreConflict(f"{str(root)!r} is a file, not a folder for a store. Choose another `name` or `runs`.")
-    if root.is_dir() and any(root.iterdir()) and not (root / "dataset.json").exists():
+    foreign = [path for path in root.iterdir() if not path.name.startswith(".dataset.json.")] if root.is_dir() else []
+    if foreign and not (root / "dataset.json").exists():
         raise StoreConflict(f"{str(root)!r} holds files and is not a store. Choose another `name`, or move it aside.")
     claim: dict[str, Plain] = {
         "format": FORMAT,
@@ -219,9 +218,8 @@ def write_table(root: Path, plan: Plan) -> None:
         "num_blocks": plan.num_blocks,
     }
     table = np.stack([plan.source, plan.starts, plan.lengths]).astype("<i8")
-    (root / "plan").mkdir(exist_ok=True)
-    _put_npy(root / "plan" / "table.npy", table)
-    put_if_absent(root / "plan" / "plan.json", canonical_json(shape))
+    put_same(root / "plan" / "table.npy", _npy(table))
+    put_same(root / "plan" / "plan.json", canonical_json(shape))
 
 
 def read_plan(root: Path) -> Plan:
@@ -234,6 +232,12 @@ def read_plan(root: Path) -> Plan:
         raise StoreMissing(f"No store at {str(root)!r}. `lrh extract CONFIG` writes one at <runs>/<name>/store.")
     if not is_planned(root):
         raise StoreMissing(f"The store {str(root)!r} has no sealed plan yet. Repeat `lrh extract CONFIG` to finish it.")
+    claim = read_json(root / "dataset.json")
+    if (claim.get("format"), claim.get("version")) != (FORMAT, FORMAT_VERSION):
+        raise StoreConflict(
+            f"{str(root)!r} has format {claim.get('format')!r} version {claim.get('version')!r}; this release reads "
+            f"{FORMAT!r} version {FORMAT_VERSION}. Install the release that wrote it."
+        )
     shape = read_json(root / "plan" / "plan.json")
     source, starts, lengths = np.load(root / "plan" / "table.npy", allow_pickle=False)
     sites = tuple(SiteSpec(**site) for site in cast(list[dict[str, object]], shape["sites"]))  # type: ignore[arg-type]
@@ -261,13 +265,16 @@ def is_planned(root: Path) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Plain]:
-    value = json.loads(path.read_bytes())
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreCorrupt(f"{str(path)!r} is not JSON ({error}). Restore it from a copy.") from error
     if not isinstance(value, dict):
-        raise StoreConflict(f"{str(path)!r} is not the JSON object a store keeps there.")
+        raise StoreCorrupt(f"{str(path)!r} is not the JSON object a store keeps there. Restore it from a copy.")
     return value
 
 
-def _put_npy(path: Path, array: np.ndarray) -> None:
+def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    put_if_absent(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -22,7 +22,7 @@ import numpy as np
 from lrh_ray.errors import SiteError, StoreCorrupt, StoreIncomplete
 from lrh_ray.layouts import RowIndex, RowMask, Rows
 from lrh_ray.records import Plain, TokenBatch
-from lrh_ray.store.commits import Commit, read_commits, root_digest
+from lrh_ray.store.commits import Commit, read_commits, root_digest, staged_path
 from lrh_ray.store.documents import Labels, open_labels, read_texts
 from lrh_ray.store.plan import DTYPES, Plan, read_json, read_plan
 from lrh_ray.store.seal import MANIFEST, describe_rows, is_sealed, sink_thresholds
@@ -139,7 +139,7 @@ class Store:
         layout, width, valid = self.plan.shard(site), self.plan.site(site).width, int(self.plan.valid_rows[block])
         num_chunks = -(-valid // layout.chunk_rows)
         stride = layout.chunk_bytes + CRC_BYTES
-        raw = _read_exactly(shard_path(self.path, site, block), num_chunks * stride)
+        raw = _read_exactly(self._shard(site, block), num_chunks * stride)
         chunks = raw.reshape(num_chunks, stride)
         for chunk in range(num_chunks):
             if checksum(chunks[chunk, : layout.chunk_bytes]) != chunks[chunk, layout.chunk_bytes :].tobytes():
@@ -150,6 +150,11 @@ class Store:
                 )
         rows = np.ascontiguousarray(chunks[:, : layout.chunk_bytes]).reshape(-1).view(DTYPES[self.plan.dtype])
         return np.asarray(rows.reshape(-1, width)[:valid])
+
+    def _shard(self, site: str, block: int) -> Path:
+        """Where a committed shard stands: published, or still staged when its writer has just committed or died."""
+        final = shard_path(self.path, site, block)
+        return final if final.exists() else staged_path(self.path, block, self.commits[block].attempt, site)
 
     def sink_mask(self, block: int, sites: Sequence[str] | None = None) -> RowMask:
         """Valid rows of a block that are attention sinks at any of `sites` (default: at any site of the store)."""
@@ -185,6 +190,7 @@ class Store:
             missing: `skip` passes over blocks that are not committed.
             dtype: Data type returned; "float32" holds every bfloat16 and float16 exactly.
         """
+        self._check_site(site)
         wanted = None if documents is None else np.isin(self.document_ids, list(documents))
         parts = []
         for block in self._blocks(missing):
@@ -208,7 +214,7 @@ class Store:
     ) -> Iterator[RowBatch]:
         """One shuffled epoch over all rows of a site; the order is a pure function of (root, seed, epoch).
 
-        Blocks are permuted, read in windows of at most 2^19 rows, and rows permuted within the window.
+        Blocks are permuted, read in windows of about 2^19 rows, and rows permuted within the window.
         """
         rng = np.random.default_rng([int(self.root[:16], 16), seed, epoch])
         left: RowBatch | None = None
@@ -225,7 +231,7 @@ class Store:
             yield left
 
     def _windows(self, site: str, rng: np.random.Generator) -> Iterator[RowBatch]:
-        """Blocks in random order, joined into windows of at most `WINDOW_ROWS` rows."""
+        """Blocks in random order, joined into windows of at most `WINDOW_ROWS` rows, at least one block."""
         blocks = rng.permutation(self._blocks("error")).tolist()
         per_window = max(1, WINDOW_ROWS // self.plan.rows_per_block)
         for first in range(0, len(blocks), per_window):
@@ -269,7 +275,10 @@ def _join(parts: Sequence[RowBatch]) -> RowBatch:
 
 def _read_exactly(path: Path, num_bytes: int) -> np.ndarray:
     buffer = np.empty(num_bytes, dtype=np.uint8)
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise StoreCorrupt(f"{path} is committed and missing; restore it from a copy.") from error
     try:
         done = 0
         while done < num_bytes:

@@ -13,11 +13,12 @@ from typing import cast
 import numpy as np
 
 from lrh_ray.digests import canonical_json, digest_json
-from lrh_ray.errors import StoreIncomplete
+from lrh_ray.durable import disk_errors
+from lrh_ray.errors import StoreCorrupt, StoreIncomplete
 from lrh_ray.records import Corpus, Plain, TokenBatch
 from lrh_ray.store.commits import Commit, read_commits, recover, root_digest, statistics_path
 from lrh_ray.store.documents import text_digest, write_documents, write_labels
-from lrh_ray.store.objects import disk_errors, put_if_absent
+from lrh_ray.store.objects import put_if_absent
 from lrh_ray.store.plan import Plan, claim_folder, is_planned, read_json, seal_plan, write_table
 from lrh_ray.store.statistics import SINK_FACTOR, SiteStatistics, decode, median_norm, merge_all
 from lrh_ray.store.tree import add_arrays, create_tree
@@ -70,8 +71,6 @@ def seal(root: Path, plan: Plan, *, parity: Mapping[str, Plain]) -> Mapping[str,
     Raises:
         StoreIncomplete: Blocks are missing; their row ranges are named.
     """
-    if is_sealed(root):
-        return read_json(root / MANIFEST)
     recover(root)
     commits = read_commits(root)
     missing = [block for block in range(plan.num_blocks) if block not in commits]
@@ -80,11 +79,24 @@ def seal(root: Path, plan: Plan, *, parity: Mapping[str, Plain]) -> Mapping[str,
             f"{len(missing)} of {plan.num_blocks} blocks are missing: {describe_rows(plan, missing)}. "
             f"Repeat `lrh extract CONFIG`; it computes only these."
         )
+    if is_sealed(root):
+        return _confirm(root, root_digest(plan, commits))
     with disk_errors("the manifest"):
         summaries = write_statistics(root, plan)
         manifest = _manifest(plan, commits, summaries, parity)
         put_if_absent(root / MANIFEST, canonical_json(manifest))
     return read_json(root / MANIFEST)
+
+
+def _confirm(root: Path, content: str) -> Mapping[str, Plain]:
+    """A sealed store whose blocks were computed again must have the content it was sealed with."""
+    manifest = read_json(root / MANIFEST)
+    if manifest["root"] != content:
+        raise StoreCorrupt(
+            f"The store {str(root)!r} was sealed with root {manifest['root']} and its blocks now give {content}: "
+            f"blocks computed again differ in their bytes (another machine or version). Extract into a new run."
+        )
+    return manifest
 
 
 def _manifest(

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
 SINK_FACTOR = 10.0
+PARTS = ("count", "mean", "m2", "absmax", "norms", "nonfinite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +82,8 @@ def encode(sites: Mapping[str, SiteStatistics]) -> bytes:
 
 
 def decode(path: Path, names: Sequence[str]) -> dict[str, SiteStatistics]:
-    arrays = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        arrays = {key: file.get_tensor(key) for name in names for key in (f"{name}/{part}" for part in PARTS)}
     return {
         name: SiteStatistics(
             moments=ColumnMoments(

@@ -5,6 +5,9 @@ written by `lrh_ray.store.writer` at the places this metadata declares. Nothing 
 zarr, xarray, dask and TensorStore read it without this package (see `lrh_ray.store.views` for bfloat16).
 """
 
+import errno
+import shutil
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +18,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.dtype import VariableLengthUTF8
 
+from lrh_ray.durable import sync_folder, sync_tree
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.records import Plain, TokenBatch
 from lrh_ray.store.bfloat16 import BFloat16
@@ -27,7 +31,9 @@ PLAN_CHUNK_BYTES = 4 << 20
 def create_tree(
     path: Path, plan: Plan, tokens: TokenBatch, text_digests: np.ndarray, provenance: Mapping[str, Plain]
 ) -> None:
-    """Write metadata and the arrays of the plan; repeating it writes the same bytes.
+    """Write metadata and the arrays of the plan beside the store, then publish them by one rename.
+
+    Nothing is ever rewritten in place: a second driver may start while workers of the first read these arrays.
 
     Args:
         path: Folder of the Zarr group.
@@ -36,7 +42,25 @@ def create_tree(
         text_digests: [documents, 32] uint8 in stored order, SHA-256 of each document's text.
         provenance: Plain facts for people, stored as an attribute.
     """
-    root = zarr.create_group(path, overwrite=False) if not (path / "zarr.json").exists() else zarr.open_group(path)
+    if path.exists():
+        return
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        _build(aside, plan, tokens, text_digests, provenance)
+        sync_tree(aside)
+        aside.rename(path)  # refused when another driver of this plan was first: its tree is the same
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _build(
+    path: Path, plan: Plan, tokens: TokenBatch, text_digests: np.ndarray, provenance: Mapping[str, Plain]
+) -> None:
+    root = zarr.create_group(path)
     root.attrs["lrh"] = {
         "version": FORMAT_VERSION,
         "plan": plan.digest,
@@ -89,7 +113,6 @@ def _array(root: zarr.Group, name: str, values: np.ndarray, dims: tuple[str, ...
         compressors=None,
         fill_value="" if values.dtype == object else values.dtype.type(),
         dimension_names=dims,
-        overwrite=True,
         config={"write_empty_chunks": True},
     )
     array[...] = values
@@ -103,8 +126,6 @@ def _activations(root: zarr.Group, plan: Plan, site: str, width: int) -> None:
         index_location="end",
     )
     name = f"acts/{site}"
-    if name in root:
-        return
     dtype: Any = BFloat16() if plan.dtype == "bfloat16" else DTYPES[plan.dtype]
     root.create_array(
         name,
@@ -127,11 +148,18 @@ def add_arrays(path: Path, arrays: Mapping[str, tuple[np.ndarray, tuple[str, ...
     """Add small arrays (statistics) and consolidate the metadata."""
     root = zarr.open_group(path, mode="a", use_consolidated=False)
     for name, (values, dims) in arrays.items():
-        _array(root, name, values, dims)
+        standing = root.get(name)
+        if isinstance(standing, zarr.Array):
+            standing[...] = values  # an interrupted or concurrent seal: the same values, chunk by chunk
+        else:
+            _array(root, name, values, dims)
     with warnings.catch_warnings():
         # Consolidated metadata is not in the Zarr v3 specification yet; readers that do not know it ignore it.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
         zarr.consolidate_metadata(path)
+    for folder in {name.split("/")[0] for name in arrays}:
+        sync_tree(path / folder)
+    sync_folder(path)
 
 
 def read_arrays(path: Path, names: tuple[str, ...], rows: slice = slice(None)) -> Iterator[np.ndarray]:

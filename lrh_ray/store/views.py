@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from lrh_ray.durable import write_durably
 from lrh_ray.errors import StoreConflict
-from lrh_ray.store.objects import write_durably
 from lrh_ray.store.plan import read_plan
 
 Names = Literal["uint16", "bfloat16"]

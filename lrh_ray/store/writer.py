@@ -21,11 +21,20 @@ from types import TracebackType
 import numpy as np
 
 from lrh_ray.digests import digest_bytes, digest_file
+from lrh_ray.durable import disk_errors, make_folder, sync_folder
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.layouts import Rows
 from lrh_ray.records import Receipt
-from lrh_ray.store.commits import STATISTICS, Commit, StoredObject, discard_attempt, publish, staged_path, write_commit
-from lrh_ray.store.objects import disk_errors, sync_folder
+from lrh_ray.store.commits import (
+    STATISTICS,
+    Commit,
+    StoredObject,
+    discard_attempt,
+    is_committed_by,
+    publish,
+    staged_path,
+    write_commit,
+)
 from lrh_ray.store.plan import DTYPES, Plan
 from lrh_ray.store.shards import CRC_BYTES, ShardLayout, checksum, crc32c
 from lrh_ray.store.statistics import ColumnMoments, SiteStatistics, encode, merge_all
@@ -44,7 +53,7 @@ class ShardWriter:
         self._moments: dict[int, ColumnMoments] = {}
         self._norms = np.full(valid_rows, np.nan, dtype=np.float32)
         self.nonfinite = 0
-        self._file = _create_locked(path)
+        self.file = _create_locked(path)
 
     def write(self, offset: int, rows: Rows) -> None:
         """Take rows [offset, offset + len(rows)) of the block."""
@@ -91,7 +100,7 @@ class ShardWriter:
     def _put(self, chunk: int, buffer: np.ndarray) -> None:
         with disk_errors(self.path.name):
             _write_all(
-                self._file, [buffer.reshape(-1).view(np.uint8), checksum(buffer)], self._layout.chunk_offset(chunk)
+                self.file, [buffer.reshape(-1).view(np.uint8), checksum(buffer)], self._layout.chunk_offset(chunk)
             )
 
     def finish(self) -> tuple[StoredObject, SiteStatistics]:
@@ -103,8 +112,8 @@ class ShardWriter:
         for chunk in range(-(-self._valid_rows // self._layout.chunk_rows), self._layout.num_chunks):
             self._put(chunk, padding)
         with disk_errors(self.path.name):
-            _write_all(self._file, [self._layout.index], self._layout.index_offset)
-            os.fdatasync(self._file)
+            _write_all(self.file, [self._layout.index], self._layout.index_offset)
+            os.fdatasync(self.file)
         stored = StoredObject(num_bytes=self._layout.shard_bytes, digest=digest_file(self.path))
         moments = merge_all(self._moments[chunk] for chunk in sorted(self._moments))
         return stored, SiteStatistics(moments=moments, norms=self._norms, nonfinite=self.nonfinite)
@@ -114,7 +123,7 @@ class ShardWriter:
         return crc32c(self._layout.index[:-CRC_BYTES])
 
     def close(self) -> None:
-        os.close(self._file)
+        os.close(self.file)
 
 
 class BlockWriter:
@@ -134,12 +143,11 @@ class BlockWriter:
         self._block, self._attempt, self._worker = block, attempt, worker
         self._software = dict(software or {})
         self._started = time.monotonic()
-        self._committed = False
         self._statistics_file: int | None = None
         self._valid_rows = int(plan.valid_rows[block])
-        (root / "staging").mkdir(exist_ok=True)
         self._shards: dict[str, ShardWriter] = {}
         with disk_errors("staging"):
+            make_folder(root / "staging")
             for site in plan.sites:
                 self._shards[site.name] = ShardWriter(
                     staged_path(root, block, attempt, site.name),
@@ -171,8 +179,9 @@ class BlockWriter:
             worker=self._worker,
             software=self._software,
         )
-        self._committed = write_commit(self._root, commit)
-        if self._committed:
+        self._refuse_swept()
+        committed = write_commit(self._root, commit)
+        if committed:
             publish(self._root, commit)
         return Receipt(
             block=self._block,
@@ -181,8 +190,17 @@ class BlockWriter:
             num_bytes=sum(stored.num_bytes for stored in objects.values()),
             seconds=commit.seconds,
             worker=self._worker,
-            committed=self._committed,
+            committed=committed,
         )
+
+    def _refuse_swept(self) -> None:
+        """Staged files must still have names; a sweeper on a node that does not see our locks may have taken them."""
+        files = [shard.file for shard in self._shards.values()]
+        if not all(os.fstat(file).st_nlink for file in files):
+            raise StoreCorrupt(
+                f"Block {self._block}: staged files were removed while their writer lived. The file system does not "
+                f"share locks between nodes; start one driver at a time for this store."
+            )
 
     def _refuse_nonfinite(self, counts: Mapping[str, int]) -> None:
         broken = {name: count for name, count in counts.items() if count}
@@ -211,7 +229,7 @@ class BlockWriter:
             shard.close()
         if self._statistics_file is not None:
             os.close(self._statistics_file)
-        if not self._committed:
+        if not is_committed_by(self._root, self._block, self._attempt):
             discard_attempt(self._root, self._block, self._attempt)
 
 

@@ -7,11 +7,11 @@ sealed store is returned as it is. The store is the truth; nothing else is remem
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from lrh_ray.models.backend import Backend, open_backend
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.records import Corpus, ModelFacts, Plain, Receipt, TokenBatch
-from lrh_ray.runtime.cluster import EMBEDDED, connected
+from lrh_ray.runtime.cluster import EMBEDDED, Cluster, connected
 from lrh_ray.runtime.map import map_blocks
 from lrh_ray.runtime.reduce import sample
 from lrh_ray.store.commits import pending_blocks, recover
@@ -31,6 +31,9 @@ from lrh_ray.store.seal import create_store, describe_rows, is_sealed, seal
 from lrh_ray.store.writer import BlockWriter
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
+
+if TYPE_CHECKING:
+    from lrh_ray.models.parity import ParityCertificate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,27 +118,27 @@ def extract(
     create_store(
         root, plan, planned.tokens, planned.corpus, config_yaml=as_yaml(config), provenance=_provenance(planned)
     )
-    if not is_sealed(root):
-        recover(root)
-        _refuse_without_space(root, plan, len(pending_blocks(root, plan)))
+    recover(root)
+    pending = pending_blocks(root, plan)
+    if pending or not is_sealed(root):
+        _refuse_without_space(root, plan, len(pending))
         with connected(address) as cluster:
-            pending = pending_blocks(root, plan)
-            done = plan.num_valid_rows - int(plan.valid_rows[list(pending)].sum())
-            if pending:
-                progress.begin("extracting", plan.num_valid_rows, "tokens", done)
-                task = ExtractTask(root=root.resolve(), checkpoint=planned.checkpoint, model=config.model)
-                map_blocks(
-                    pending,
-                    task,
-                    config.pool,
-                    cluster,
-                    on_receipt=lambda receipt: progress.advance(receipt.rows),
-                )
+            _extract_blocks(pending, config, planned, cluster, progress)
             progress.begin("comparing with a plain float32 forward")
             parity = certify(root, planned)
         progress.begin("sealing")
         seal(root, plan, parity=parity)
     return store_facts(open_store(root))
+
+
+def _extract_blocks(
+    pending: Sequence[int], config: RunConfig, planned: Planned, cluster: Cluster, progress: Progress
+) -> None:
+    plan = planned.plan
+    done = plan.num_valid_rows - int(plan.valid_rows[list(pending)].sum())
+    progress.begin("extracting", plan.num_valid_rows, "tokens", done)
+    task = ExtractTask(root=config.store_path.resolve(), checkpoint=planned.checkpoint, model=config.model)
+    map_blocks(pending, task, config.pool, cluster, on_receipt=lambda receipt: progress.advance(receipt.rows))
 
 
 def _provenance(planned: Planned) -> dict[str, Plain]:
@@ -211,13 +214,18 @@ class ParityRun:
     index: np.ndarray
     """[tokens] rows of the store, ascending within each sequence."""
 
-    def __call__(self, _: None) -> Mapping[str, Plain]:
+    def __call__(self, _: None) -> "ParityCertificate":
         from lrh_ray.models.parity import compare_rows, reference_rows
 
         store = open_store(self.root)
         reference = reference_rows(self.checkpoint, self.tokens, store.plan.sites)
         rows = {site.name: _rows_at(store, site.name, self.index) for site in store.plan.sites}
-        return compare_rows(rows, reference, dtype=str(store.plan.identity["model_dtype"])).as_plain()
+        return compare_rows(rows, reference, dtype=_coarser(store.plan.dtype, str(store.plan.identity["model_dtype"])))
+
+
+def _coarser(*dtypes: str) -> str:
+    """The number format with the fewest digits decides how close rows can be."""
+    return min(dtypes, key=("bfloat16", "float16", "float32").index)
 
 
 def certify(root: Path, planned: Planned) -> Mapping[str, Plain]:
@@ -234,15 +242,11 @@ def certify(root: Path, planned: Planned) -> Mapping[str, Plain]:
     index = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
     run = ParityRun(root=root.resolve(), checkpoint=planned.checkpoint, tokens=chosen.tokens, index=index)
     (certificate,) = sample([None], run)
-    if not certificate["passed"]:
-        sites = cast(list[Mapping[str, Plain]], certificate["sites"])
-        worst = max(sites, key=lambda site: float(str(site["p99"])))
-        raise ParityError(
-            f"The stored rows differ from a plain float32 forward: at {worst['site']!r} the relative error is "
-            f"p50 {worst['p50']:.2g}, p99 {worst['p99']:.2g}. The store {str(root)!r} is not sealed. Check that the "
-            f"checkpoint has not changed since, and model.dtype; then move the store aside and extract again."
-        )
-    return certificate
+    try:
+        certificate.require()
+    except ParityError as error:
+        raise ParityError(f"{error} The store {str(root)!r} is not sealed.") from error
+    return certificate.as_plain()
 
 
 def _rows_at(store: Store, site: str, index: np.ndarray) -> np.ndarray:

@@ -41,5 +41,7 @@ class ProbeConfig:
             raise ValueError("held_out must lie in (0, 0.6), for example 0.3")
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError("penalties must be positive, for example [0.01, 0.1, 1.0]")
+        if self.tolerance <= 0 or self.seed < 0 or self.min_documents < 1 or self.max_held_out_rows < 1:
+            raise ValueError("tolerance must be above 0, seed 0 or more, min_documents and max_held_out_rows 1 or more")
         if self.draws < 100:
             raise ValueError("draws must be at least 100 to give a 95 % interval")

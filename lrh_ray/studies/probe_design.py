@@ -23,6 +23,7 @@ Part: TypeAlias = Literal[0, 1, 2]
 TRAIN: Part = 0
 VALIDATION: Part = 1
 HELD_OUT: Part = 2
+PARTS: tuple[Part, ...] = (TRAIN, VALIDATION, HELD_OUT)
 GOLDEN = 0.6180339887498949
 
 
@@ -87,7 +88,7 @@ class ProbeDesign:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockLabels:
-    """Labels of one block's valid rows: [N, 2 C] 0/1, members [N, P], and the part of every row."""
+    """Labels of one block's valid rows: [N, 2 C] uint8 0/1, members [N, P], and the part of every row."""
 
     labels: np.ndarray
     members: np.ndarray
@@ -104,17 +105,23 @@ def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesig
         NotEnoughData: No concept can be probed.
     """
     wanted = _wanted(labels, config.concepts)
-    document = np.unique(np.asarray(store.document_ids), return_inverse=True)[1]
+    ids, document = np.unique(np.asarray(store.document_ids), return_inverse=True)
     codes = {name: _codes(labels, name) for name in wanted if labels.concepts[name].level == "document"}
     parts = _deal(document, list(codes.values()), config)
+    if len(np.unique(parts)) < len(PARTS):
+        raise NotEnoughData(f"{len(ids)} documents cannot be dealt into {len(PARTS)} parts; add documents to the text.")
+    dealt = _Dealt(parts=parts, document=document, ids=ids, least=config.min_documents)
     omitted: list[Omitted] = []
     probed: dict[str, np.ndarray] = {}
     for name, own in codes.items():
-        own, scarce = _without_scarce(own, labels.concepts[name], parts, document, config)
+        kept, scarce = dealt.without_scarce(own, labels.concepts[name])
         omitted.extend(scarce)
-        if len(np.unique(own[own >= 0])) >= 2:
-            probed[name] = own
-    columns = tuple(_columns(wanted, labels, probed))
+        if len(np.unique(kept[kept >= 0])) >= 2:
+            probed[name] = kept
+    tokens = {
+        name: list(dealt.plentiful(labels, labels.concepts[name], omitted)) for name in wanted if name not in codes
+    }
+    columns = tuple(_columns(wanted, labels, probed, tokens))
     if not columns:
         reasons = "; ".join(f"{entry.concept}: {entry.reason}" for entry in omitted) or "the store has no labels"
         raise NotEnoughData(f"No concept can be probed ({reasons}). Add documents, or concepts to text.concepts.")
@@ -158,28 +165,57 @@ def _deal(document: np.ndarray, codes: Sequence[np.ndarray], config: ProbeConfig
     return np.asarray(part[document], dtype=np.int8)
 
 
-def _without_scarce(
-    codes: np.ndarray, concept: Concept, parts: np.ndarray, document: np.ndarray, config: ProbeConfig
-) -> tuple[np.ndarray, list[Omitted]]:
-    """Codes with -1 for values that too few documents carry, and a note for each of them."""
-    kept, omitted = codes.copy(), []
-    for code, value in enumerate(concept.values):
-        counts = [len(np.unique(document[(codes == code) & (parts == part)])) for part in (TRAIN, HELD_OUT)]
-        if min(counts) < config.min_documents:
-            kept[codes == code] = -1
-            reason = f"{counts[0]} training and {counts[1]} held-out documents; {config.min_documents} are needed"
-            omitted.append(Omitted(concept=f"{concept.name}={value}", reason=reason))
-    return kept, omitted
+@dataclass(frozen=True, kw_only=True)
+class _Dealt:
+    """Documents in their parts, and how many of them a class needs in each."""
+
+    parts: np.ndarray
+    document: np.ndarray
+    ids: np.ndarray
+    least: int
+
+    def scarce(self, sequences: np.ndarray) -> str | None:
+        """Why a class carried by these sequences cannot be probed; None if it can."""
+        counts = [len(np.unique(self.document[sequences & (self.parts == part)])) for part in PARTS]
+        if min(counts) >= self.least:
+            return None
+        return (
+            f"{counts[0]} training, {counts[1]} validation, {counts[2]} held-out documents; {self.least} needed in each"
+        )
+
+    def without_scarce(self, codes: np.ndarray, concept: Concept) -> tuple[np.ndarray, list[Omitted]]:
+        """Codes with -1 for values that too few documents carry, and a note for each of them."""
+        kept, omitted = codes.copy(), []
+        for code, value in enumerate(concept.values):
+            reason = self.scarce(codes == code)
+            if reason is not None:
+                kept[codes == code] = -1
+                omitted.append(Omitted(concept=f"{concept.name}={value}", reason=reason))
+        return kept, omitted
+
+    def plentiful(self, labels: Labels, concept: Concept, omitted: list[Omitted]) -> Iterator[str]:
+        """Values of a token-level concept that enough documents show; the others are noted."""
+        for value in concept.values:
+            shown = np.isin(self.ids[self.document], sorted(labels.documents_with(concept.name, value)))
+            reason = self.scarce(shown)
+            if reason is None:
+                yield value
+            else:
+                omitted.append(Omitted(concept=concept.name, reason=reason))
 
 
-def _columns(wanted: Sequence[str], labels: Labels, probed: Mapping[str, np.ndarray]) -> Iterator[Column]:
+def _columns(
+    wanted: Sequence[str], labels: Labels, probed: Mapping[str, np.ndarray], tokens: Mapping[str, Sequence[str]]
+) -> Iterator[Column]:
+    """One column per value, without the second of two values of a document-level concept: it is the first reversed."""
     populations = {name: number for number, name in enumerate(probed, start=1)}
     for name in wanted:
-        concept = labels.concepts[name]
-        if concept.level == "token":
-            yield Column(name=name, concept=name, value="yes", level="token", population=0)
-        elif name in probed:
-            shown = [concept.values[code] for code in np.unique(probed[name][probed[name] >= 0])]
+        values = labels.concepts[name].values
+        for value in tokens.get(name, ()):
+            label = name if len(values) == 1 else f"{name}={value}"
+            yield Column(name=label, concept=name, value=value, level="token", population=0)
+        if name in probed:
+            shown = [values[code] for code in np.unique(probed[name][probed[name] >= 0])]
             for value in shown[:1] if len(shown) == 2 else shown:
                 yield Column(
                     name=f"{name}={value}", concept=name, value=value, level="document", population=populations[name]
@@ -190,7 +226,7 @@ def _shuffle_codes(codes: np.ndarray, parts: np.ndarray, document: np.ndarray, s
     """Permute each document-level concept among the documents that carry it, inside each part."""
     shuffled = codes.copy()
     for concept, own in enumerate(codes):
-        for part in (TRAIN, VALIDATION, HELD_OUT):
+        for part in PARTS:
             rng = np.random.default_rng([seed, 2, concept, part])
             members = (parts == part) & (own >= 0)
             column = own[:, None].astype(np.float64)
@@ -212,7 +248,7 @@ def block_labels(design: ProbeDesign, store: Store, labels: Labels, block: int) 
     twin = np.empty_like(true)
     for c, column in enumerate(design.columns):
         if column.level == "token":
-            true[:, c] = labels.token_mask(column.concept, keys.doc, keys.char_start, keys.char_end)
+            true[:, c] = labels.token_mask(column.concept, keys.doc, keys.char_start, keys.char_end, column.value)
             continue
         code = design.values[column.population - 1].index(column.value)
         true[:, c] = design.codes[column.population - 1][sequence] == code
@@ -220,7 +256,11 @@ def block_labels(design: ProbeDesign, store: Store, labels: Labels, block: int) 
     parts = design.parts[sequence]
     _shuffle_tokens(design, true, twin, members[:, 0], parts, sequence, block)
     return BlockLabels(
-        labels=np.hstack([true, twin]), members=members, parts=parts, sequence=sequence, index=keys.index
+        labels=np.hstack([true, twin]).astype(np.uint8),
+        members=members,
+        parts=parts,
+        sequence=sequence,
+        index=keys.index,
     )
 
 
@@ -236,7 +276,7 @@ def _shuffle_tokens(
     """Permute all token-level columns together among the text rows of each part of the block."""
     token = [c for c, column in enumerate(design.columns) if column.level == "token"]
     twin[:, token] = true[:, token]
-    for part in (TRAIN, VALIDATION, HELD_OUT):
+    for part in PARTS:
         rng = np.random.default_rng([design.seed, 3, block, part])
         members = text & (parts == part)
         twin[:, token] = shuffle_labels(twin[:, token], members, sequence, "token", rng)

@@ -118,17 +118,19 @@ def subset(readout: LinearReadout, probes: np.ndarray) -> LinearReadout:
 
 
 def gather(rowset: Rowset, site: str, part: Part, max_rows: int) -> PartRows:
-    """Rows of one part of the design: whole documents in stored order, stopping before `max_rows`."""
+    """Rows of one part of the design: whole documents, in the order of their ids, up to `max_rows`."""
     design, store = rowset.design, rowset.store
     lengths = np.where(design.parts == part, store.plan.lengths, 0)
-    wanted = (design.parts == part) & (np.cumsum(lengths) <= max(max_rows, int(lengths.max())))
+    per_document = np.bincount(design.document, weights=lengths)
+    kept = np.cumsum(per_document) <= max(max_rows, per_document.max())
+    wanted = (design.parts == part) & kept[design.document]
     blocks = np.unique(store.plan.block_of_sequence[wanted])
     found = [(rowset.block(int(block)), int(block)) for block in blocks]
     masks = [wanted[here.sequence] for here, _ in found]
     pairs = list(zip(found, masks, strict=True))
     return PartRows(
         rows=np.concatenate([store.block_rows(site, block)[mask] for (_, block), mask in pairs]),
-        labels=np.concatenate([here.labels[mask] for (here, _), mask in pairs]),
+        labels=np.concatenate([here.labels[mask] for (here, _), mask in pairs]).astype(np.float64),
         members=np.concatenate([here.members[mask] for (here, _), mask in pairs]),
         sequence=np.concatenate([here.sequence[mask] for (here, _), mask in pairs]),
         index=np.concatenate([here.index[mask] for (here, _), mask in pairs]),

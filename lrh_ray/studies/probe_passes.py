@@ -95,4 +95,4 @@ def training_rows(rowset: Rowset, site: str, block: int) -> tuple[Rows, np.ndarr
     """Rows, labels and members of the training documents of one block."""
     here = rowset.block(block)
     train = here.parts == TRAIN
-    return rowset.store.block_rows(site, block)[train], here.labels[train], here.members[train]
+    return rowset.store.block_rows(site, block)[train], here.labels[train].astype(np.float64), here.members[train]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lrh_ray.artifacts import find_results, load_result
+from lrh_ray.durable import disk_errors
 from lrh_ray.errors import ResultMissing
 from lrh_ray.report import render_report
-from lrh_ray.store.objects import disk_errors
 
 
 def write_report(paths: Sequence[Path], output: Path, *, title: str) -> int:
@@ -17,8 +17,8 @@ def write_report(paths: Sequence[Path], output: Path, *, title: str) -> int:
     """
     results = [load_result(found) for path in paths for found in _results_at(path)]
     page = render_report(results, title=title).encode()
-    output.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(str(output)):
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(page)
     return len(page)
 
