@@ -118,9 +118,8 @@ def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesig
         omitted.extend(scarce)
         if len(np.unique(kept[kept >= 0])) >= 2:
             probed[name] = kept
-    tokens = {
-        name: list(dealt.plentiful(labels, labels.concepts[name], omitted)) for name in wanted if name not in codes
-    }
+    token_level = [labels.concepts[name] for name in wanted if name not in codes]
+    tokens = {concept.name: list(dealt.plentiful(labels, concept, omitted)) for concept in token_level}
     columns = tuple(_columns(wanted, labels, probed, tokens))
     if not columns:
         reasons = "; ".join(f"{entry.concept}: {entry.reason}" for entry in omitted) or "the store has no labels"

@@ -189,7 +189,7 @@ def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
             best[concept] = max(best.get(concept, measure), measure, key=lambda found: found.value)
     ranked = sorted(best.values(), key=lambda measure: -measure.value)
     readable = [measure for measure in ranked if measure.value > measure.controls.get("null_high", 1.0)]
-    yield f"{len(readable)} of {len(ranked)} concepts are read out above the simultaneous 95 % band of their shuffled controls."
+    yield f"{len(readable)} of {len(ranked)} concepts stand above the simultaneous 95 % band of the shuffled controls."
     if ranked:
         yield f"Most readable: {_words(ranked[0])}. Least: {_words(ranked[-1])}."
         yield from _gain(measures)

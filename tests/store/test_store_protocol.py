@@ -201,6 +201,64 @@ def test_writers_killed_at_random_moments_leave_a_store_that_the_next_finishes(t
     assert not list((fake.root / "staging").iterdir())
 
 
+def test_dropping_the_commit_of_a_damaged_block_mends_it(tmp_path):
+    fake = make_store(tmp_path / "store", LENGTHS)
+    fill(fake)
+    root = seal(fake.root, fake.plan, parity={})["root"]
+    path = fake.root / "data.zarr" / "acts" / "resid.0" / "c" / "2" / "0"
+    path.write_bytes(bytes(len(path.read_bytes())))
+    commit_path(fake.root, 2).unlink()
+    assert pending_blocks(fake.root, fake.plan) == (2,)
+    write_block(fake, 2, attempt="b2")
+    assert open_store(fake.root).block_rows("resid.0", 2).tobytes() == truth(fake.plan, "resid.0", 2).tobytes()
+    assert seal(fake.root, fake.plan, parity={})["root"] == root
+
+
+def test_blocks_computed_again_must_have_the_sealed_content(tmp_path):
+    fake = make_store(tmp_path / "store", LENGTHS)
+    fill(fake)
+    seal(fake.root, fake.plan, parity={})
+    commit_path(fake.root, 2).unlink()
+    with BlockWriter(fake.root, fake.plan, block=2, attempt="b2", worker="t") as writer:
+        for site in fake.plan.sites:
+            writer.write(site.name, 0, truth(fake.plan, site.name, 2) * 2)
+        writer.commit()
+    with pytest.raises(StoreCorrupt, match="sealed with root"):
+        seal(fake.root, fake.plan, parity={})
+
+
+def test_a_lost_acknowledgement_of_the_commit_loses_nothing(tmp_path, monkeypatch):
+    """The link succeeds and the call fails afterwards (a broken disk), or answers "exists" (a network file system)."""
+    fake = make_store(tmp_path / "store", LENGTHS)
+
+    def link_then_fail(path, data):
+        put_if_absent(path, data)
+        raise OSError(5, "Input/output error")
+
+    def link_then_deny(path, data):
+        put_if_absent(path, data)
+        return False
+
+    for block, broken in enumerate((link_then_fail, link_then_deny)):
+        monkeypatch.setattr("lrh_ray.store.commits.put_if_absent", broken)
+        assert write_block(fake, block).committed
+        monkeypatch.undo()
+        recover(fake.root)
+        stored = open_store(fake.root).block_rows("resid.0", block)
+        assert stored.tobytes() == truth(fake.plan, "resid.0", block).tobytes()
+
+
+def test_a_sweep_with_an_old_view_publishes_what_committed_meanwhile(tmp_path, monkeypatch):
+    fake = make_store(tmp_path / "store", LENGTHS)
+    monkeypatch.setattr("lrh_ray.store.writer.publish", lambda root, commit: None)
+    write_block(fake, 0)
+    monkeypatch.setattr("lrh_ray.store.commits.read_commits", lambda root: {})
+    recover(fake.root)
+    monkeypatch.undo()
+    assert open_store(fake.root).block_rows("resid.0", 0).tobytes() == truth(fake.plan, "resid.0", 0).tobytes()
+    assert not list((fake.root / "staging").iterdir())
+
+
 def test_a_seal_needs_every_block_and_names_the_missing_rows(tmp_path):
     fake = make_store(tmp_path / "store", LENGTHS)
     for block in range(1, fake.plan.num_blocks):
