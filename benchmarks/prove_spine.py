@@ -45,7 +45,7 @@ LONG_SECONDS = 8.0
 
 
 def kills(folder: Path, number: int, seed: int) -> Facts:
-    """SIGKILL the driver or a worker at a random moment, `number` times; then the same command must finish the store."""
+    """SIGKILL driver or worker at random moments, `number` times; the same command must then finish the store."""
     make_tiny("llama", folder / "model", layers=8, hidden=128)
     rng = random.Random(seed)
     lines = [json.dumps({"text": f"{i} " + "many words of text " * rng.randint(4, 11)}) for i in range(900)]
