@@ -6,6 +6,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,13 @@ from lrh_ray.models.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
-PORTS = ("--port=16379", "--dashboard-port=18265", "--ray-client-server-port=20001")
-DASHBOARD = "http://127.0.0.1:18265"
+PORTS = (
+    "--port=6479",
+    "--dashboard-port=8465",
+    "--ray-client-server-port=20471",
+    "--dashboard-agent-listen-port=52471",
+)
+DASHBOARD = "http://127.0.0.1:8465"
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +65,12 @@ def cluster(tmp_path_factory):
         text=True,
     )
     try:
+        said = []
         for line in head.stdout:
+            said.append(line)
             if "Ray runtime started" in line:
                 break
+        assert head.poll() is None, "".join(said)
         yield environment
     finally:
         head.terminate()
@@ -70,25 +79,19 @@ def cluster(tmp_path_factory):
 
 
 def submit(environment: dict[str, str], job: str, run_file: Path) -> str:
-    done = subprocess.run(
-        [
-            RAY,
-            "job",
-            "submit",
-            "--address",
-            DASHBOARD,
-            "--working-dir",
-            str(ROOT / "jobs"),
-            "--",
-            "python",
-            job,
-            str(run_file),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    """Submit and wait; a head that has just started needs some seconds until its agent takes jobs."""
+    where = ["--address", DASHBOARD, "--working-dir", str(ROOT / "jobs")]
+    for _ in range(12):
+        done = subprocess.run(
+            [RAY, "job", "submit", *where, "--", "python", job, str(run_file)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(5)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
