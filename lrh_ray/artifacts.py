@@ -86,9 +86,10 @@ def save_result(result: Result, folder: Path) -> Path:
     return place
 
 
-def load_result(path: Path) -> Result:
+def load_result(path: str | Path) -> Result:
     """Read a result from its folder or its `result.json`; digests are verified before anything is believed."""
-    place = path.parent if path.name == RESULT_FILE else path
+    given = Path(path)
+    place = given.parent if given.name == RESULT_FILE else given
     tree = _read_document(place)
     data = _read_bytes(place / ARRAYS_FILE)
     if digest_bytes(data) != tree["arrays_digest"]:
