@@ -6,7 +6,7 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-02 clean
+.PHONY: install demo test lint types contracts unit prove-01 clean
 
 install: $(STAMP)
 
@@ -39,7 +39,7 @@ unit: install
 	$(BIN)/python -m pytest -m 'not slow and not gpu'
 
 # Twenty SIGKILLs at random moments, and the calibration of the null control over twenty seeds.
-prove-02: install
+prove-01: install
 	$(BIN)/python benchmarks/prove_spine.py --json benchmarks/results/prove_spine.json
 
 clean:

@@ -103,7 +103,7 @@ main(["extract", sys.argv[1], "--set", "name=" + sys.argv[2], "--json"])
 
 
 def test_sigkill_of_driver_and_worker_then_the_same_command(material, extracted):
-    """Two real kills here; `make prove-02` does twenty at random moments."""
+    """Two real kills here; `make prove-01` does twenty at random moments."""
     arguments = [sys.executable, "-W", "ignore", "-c", RUN, str(material / "run.yaml"), "killed"]
     store = material / "runs" / "killed" / "store"
     for victim in ("driver", "worker"):
