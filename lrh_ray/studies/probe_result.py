@@ -132,8 +132,8 @@ def _controls(study: _Study, judgement: SiteJudgement, kind: str, name: str, col
     if name == "auc":
         reach = study.critical * judged.band.sd[column]
         controls |= {
-            "null_low": float(judged.band.mean[column] - reach),
-            "null_high": float(judged.band.mean[column] + reach),
+            "null_low": float(np.maximum(judged.band.mean[column] - reach, 0.0)),  # no AUC lies outside [0, 1]
+            "null_high": float(np.minimum(judged.band.mean[column] + reach, 1.0)),
             "chance": 0.5,
         }
     elif name == "accuracy":
@@ -306,10 +306,15 @@ def _omitted_table(design: ProbeDesign) -> Table:
 
 
 def _examples_table(study: _Study) -> Table:
-    """Held-out tokens that score highest with the logistic probe, at each concept's best site."""
+    """Held-out tokens that score highest with the logistic probe, at each concept's best site; strongest first."""
     rows: list[tuple[Scalar, ...]] = []
-    for column in range(min(len(study.design.columns), EXAMPLE_CONCEPTS)):
-        best = max(study.judgements, key=lambda judgement: _auc_of(judgement, column))
+    best_sites = [
+        max(study.judgements, key=lambda judgement: _auc_of(judgement, column))
+        for column in range(len(study.design.columns))
+    ]
+    ranked = sorted(range(len(best_sites)), key=lambda column: -_auc_of(best_sites[column], column))
+    for column in ranked[:EXAMPLE_CONCEPTS]:
+        best = best_sites[column]
         for example in best.examples:
             if example.column == column:
                 before, token, after = _context(study.store, example.index)

@@ -96,6 +96,19 @@ def test_every_number_has_its_interval_and_controls(result):
         assert measure.flags or (measure.low is not None and measure.low <= measure.high)
 
 
+def test_null_bands_of_areas_stay_within_zero_and_one(result):
+    bands = [m.controls for m in result.measures if m.name == "auc"]
+    assert all(0 <= band["null_low"] <= band["null_high"] <= 1 for band in bands)
+
+
+def test_examples_come_from_the_strongest_concept_on(result):
+    (examples,) = [table for table in result.tables if table.name == "examples"]
+    shown = list(dict.fromkeys((row[0], row[1]) for row in examples.rows))
+    best = [auc(result, site, concept).value for concept, site in shown]
+    assert len(shown) == 3
+    assert best == sorted(best, reverse=True)
+
+
 def test_the_same_question_has_one_answer_on_disk(config, result):
     place = probe(config)
     again = load_result(place)
