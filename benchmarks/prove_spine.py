@@ -31,6 +31,7 @@ from lrh_ray.analyses.state import merge_tree
 from lrh_ray.artifacts import load_result
 from lrh_ray.models.tiny import make_tiny
 from lrh_ray.runtime.cluster import connected
+from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.demo import demo_config
 from lrh_ray.studies.extraction import extract
@@ -140,9 +141,9 @@ def calibration(runs: str, seeds: int) -> Facts:
 
 def agreement(runs: str) -> Facts:
     """Solvers against scikit-learn on SmolLM2's rows, and states merged in any split."""
-    store = open_store(demo_config("tiny", runs=runs).store_path)
+    store = open_store(demo_config("tiny", runs=runs).store_location)
     design = make_design(store, store.labels(), ProbeConfig())
-    rowset = Rowset(root=store.path.resolve(), labels="corpus", design=design, digest="prove")
+    rowset = Rowset(location=absolute(store.location), labels="corpus", design=design, digest="prove")
     facts: Facts = {}
     for site in store.sites:
         parts = [training_rows(rowset, site, block) for block in range(store.plan.num_blocks)]

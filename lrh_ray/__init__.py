@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from lrh_ray.artifacts import load_result as load_result
     from lrh_ray.errors import LrhError as LrhError
     from lrh_ray.records import Result as Result
+    from lrh_ray.store.loader import Loader as Loader
     from lrh_ray.store.reader import Store as Store
     from lrh_ray.store.reader import open_store as open_store
 
 _HOMES = {
     "open_store": "lrh_ray.store.reader",
     "Store": "lrh_ray.store.reader",
+    "Loader": "lrh_ray.store.loader",
     "load_result": "lrh_ray.artifacts",
     "Result": "lrh_ray.records",
     "LrhError": "lrh_ray.errors",
 }
-__all__ = ["LrhError", "Result", "Store", "load_result", "open_store"]
+__all__ = ["Loader", "LrhError", "Result", "Store", "load_result", "open_store"]
 
 
 def __getattr__(name: str) -> Any:

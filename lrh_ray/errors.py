@@ -51,6 +51,10 @@ class ParityError(LrhError, ArithmeticError):
     """Extracted rows differ from the plain float32 forward by more than the certificate allows."""
 
 
+class HubRefused(LrhError, ConnectionError):
+    """The hub cannot be reached, or refuses the repository, the token or the bytes; repeating the command resumes."""
+
+
 class StoreMissing(LrhError, FileNotFoundError):
     """No store at this path."""
 
@@ -65,6 +69,22 @@ class StoreIncomplete(LrhError, LookupError):
 
 class StoreCorrupt(LrhError, ValueError):
     """Bytes of a store or a result contradict their checksum, their size or their plan."""
+
+
+class AttemptSuperseded(LrhError, InterruptedError):
+    """A newer attempt took the block over; trying again is safe, and finds the block committed or does it."""
+
+
+class SourceUnusable(LrhError, ValueError):
+    """Foreign activations that cannot become a store: a data type, a shape or values no store holds."""
+
+
+class TooLarge(LrhError, MemoryError):
+    """More bytes than the caller allowed in memory; the message names the lazy way or the limit to raise."""
+
+
+class StateConflict(LrhError, ValueError):
+    """A saved place of a loader that belongs to another store, seed, window or set of filters."""
 
 
 class StoreFull(LrhError, OSError):

@@ -11,6 +11,14 @@ from rich.table import Table
 from lrh_ray.records import Plain
 
 
+def show_facts(facts: Mapping[str, Plain], as_json: bool) -> None:
+    """Facts for a program or for a person."""
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        print_facts(facts)
+
+
 def print_facts(facts: Mapping[str, Plain]) -> None:
     """Two columns: names and values."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -47,13 +55,14 @@ def _parity(certificate: Mapping[str, Plain]) -> str:
     return f"{passed}; worst site {worst['site']}: {errors}"
 
 
-def print_result_or_store(path: Path, *, as_json: bool) -> None:
-    """Show what stands at `path`: a result, or else a store."""
+def print_result_or_store(place: str, *, as_json: bool) -> None:
+    """Show what stands at a path or URL: a result, or else a store."""
     from lrh_ray.artifacts import load_result
     from lrh_ray.report.text import print_result
     from lrh_ray.store.reader import open_store
     from lrh_ray.studies.extraction import store_facts
 
+    path = Path(place)
     if path.name == "result.json" or (path / "result.json").exists():
         result = load_result(path)
         if as_json:
@@ -62,8 +71,4 @@ def print_result_or_store(path: Path, *, as_json: bool) -> None:
         else:
             print_result(result, Console())
         return
-    facts = store_facts(open_store(path))
-    if as_json:
-        typer.echo(json.dumps(facts))
-    else:
-        print_facts(facts)
+    show_facts(store_facts(open_store(place)), as_json)

@@ -1,12 +1,15 @@
 """The verbs."""
 
 import json
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, push
+from lrh_ray.cli.facts import show_facts
+from lrh_ray.cli.store_verbs import gc, status, verify
 
 if TYPE_CHECKING:
     from lrh_ray.studies.run import RunConfig
@@ -24,9 +27,14 @@ store_app = typer.Typer(help="Stores.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
+app.add_typer(label_app, name="label")
+app.command("import")(import_store)
+app.command()(push)
+app.command()(status)
+app.command()(verify)
+app.command()(gc)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")]
 Address = Annotated[str, typer.Option(help="Ray cluster to run on; `embedded` starts a local one for this command.")]
 
@@ -44,15 +52,6 @@ def _config(path: Path, overrides: list[str]) -> "RunConfig":
     from lrh_ray.studies.run import RunConfig
 
     return load_config(path, RunConfig, overrides)
-
-
-def _show(facts: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    from lrh_ray.cli.facts import print_facts
-
-    print_facts(facts)
 
 
 @app.command()
@@ -81,7 +80,7 @@ def model_prepare(
     with watch_progress() as progress:
         progress.begin(f"preparing {name}")
         folder = prepare(name, force=force)
-    _show({"model": name, "folder": str(folder)}, as_json)
+    show_facts({"model": name, "folder": str(folder)}, as_json)
 
 
 @config_app.command("schema")
@@ -102,33 +101,32 @@ def plan(config: ConfigPath, overrides: Set = [], as_json: Json = False) -> None
     run = _config(config, overrides)
     with watch_progress() as progress:
         planned = plan_run(run, folder=config.parent, progress=progress)
-    _show(plan_facts(planned), as_json)
+    show_facts(plan_facts(planned), as_json)
 
 
 @app.command()
-def extract(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+def extract(
+    config: ConfigPath,
+    overrides: Set = [],  # noqa: B006
+    address: Address = "embedded",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Seal without the blocks that fail on every attempt; name them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Write the run's store; repeat the command to resume."""
     from lrh_ray.cli.progress import watch_progress
     from lrh_ray.studies.extraction import extract as extract_run
 
     run = _config(config, overrides)
     with watch_progress() as progress:
-        facts = extract_run(run, folder=config.parent, address=address, progress=progress)
-    _show(facts, as_json)
-
-
-@app.command()
-def status(store: Annotated[Path, typer.Argument(help="A store or a run folder.")], as_json: Json = False) -> None:
-    """Where a store stands, from the store alone."""
-    from lrh_ray.store.reader import open_store
-    from lrh_ray.studies.extraction import store_facts
-
-    _show(store_facts(open_store(store)), as_json)
+        facts = extract_run(run, folder=config.parent, address=address, allow_missing=allow_missing, progress=progress)
+    show_facts(facts, as_json)
 
 
 @app.command()
 def show(
-    path: Annotated[Path, typer.Argument(help="A store, a run folder or a result.")], as_json: Json = False
+    path: Annotated[str, typer.Argument(help="A store, a run folder or a result.")], as_json: Json = False
 ) -> None:
     """Show a store or a result."""
     from lrh_ray.cli.facts import print_result_or_store
@@ -150,7 +148,7 @@ def fit(config: ConfigPath, overrides: Set = [], address: Address = "embedded", 
     else:
         from lrh_ray.cli.facts import print_result_or_store
 
-        print_result_or_store(path, as_json=False)
+        print_result_or_store(str(path), as_json=False)
         typer.echo(f"\n{path}")
 
 
@@ -165,7 +163,7 @@ def report(
     from lrh_ray.studies.reporting import write_report
 
     size = write_report(results, output, title=title)
-    _show({"report": str(output), "bytes": size}, as_json)
+    show_facts({"report": str(output), "bytes": size}, as_json)
 
 
 @app.command()
@@ -182,12 +180,12 @@ def demo(
 
     with watch_progress() as progress:
         facts = run_demo(size.value, runs=runs, address=address, overrides=overrides, progress=progress)
-    _show(facts, as_json)
+    show_facts(facts, as_json)
 
 
 @store_app.command("view-dtype")
 def store_view_dtype(
-    store: Annotated[Path, typer.Argument(help="A store.")],
+    store: StorePlace,
     name: Annotated[str, typer.Option("--as", help="uint16 or bfloat16.")],
     as_json: Json = False,
 ) -> None:
@@ -199,5 +197,5 @@ def store_view_dtype(
     if name not in ("uint16", "bfloat16"):
         raise ConfigError(f"--as {name!r}: allowed are uint16 and bfloat16.")
     chosen: Any = name
-    sites = view_dtype(open_store(store).path, chosen)
-    _show({"store": str(store), "data_type": name, "changed": list(sites)}, as_json)
+    sites = view_dtype(open_store(store).location, chosen)
+    show_facts({"store": str(store), "data_type": name, "changed": list(sites)}, as_json)

@@ -108,13 +108,17 @@ class ParityCertificate:
             )
 
 
-def parity_sample(tokens: TokenBatch, *, sequences: int = 8, max_tokens: int = 256) -> ParitySample:
+def parity_sample(
+    tokens: TokenBatch, *, sequences: int = 8, max_tokens: int = 256, among: np.ndarray | None = None
+) -> ParitySample:
     """Which rows to compare: half of the sequences the longest, half spread evenly over all lengths.
 
     The long ones test depth of context, the short ones the padding beside them. A sequence is cut to `max_tokens`,
-    which changes no row before the cut, because the models are causal. A pure function of `tokens`.
+    which changes no row before the cut, because the models are causal. A pure function of its arguments; `among` limits
+    the choice to some sequences.
     """
     by_length = np.argsort(-tokens.lengths, kind="stable")
+    by_length = by_length if among is None else by_length[np.isin(by_length, among)]
     count = min(sequences, len(by_length))
     longest = (count + 1) // 2
     spread = np.linspace(longest, len(by_length) - 1, count - longest).round().astype(np.int64)

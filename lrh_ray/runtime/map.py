@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import ray
 from ray.actor import ActorHandle
 
-from lrh_ray.errors import BlockFailed, ClusterError, LrhError
+from lrh_ray.errors import AttemptSuperseded, BlockFailed, ClusterError, LrhError
 from lrh_ray.records import Receipt
 from lrh_ray.runtime.cluster import Cluster, cause_of
 from lrh_ray.runtime.config import PoolConfig
@@ -128,7 +128,8 @@ class _Pool:
             return None
         except ray.exceptions.RayTaskError as error:
             cause = cause_of(error)
-            self._failed(block, Failure.USER_ERROR if isinstance(cause, LrhError) else Failure.OTHER_ERROR, cause)
+            users = isinstance(cause, LrhError) and not isinstance(cause, AttemptSuperseded)
+            self._failed(block, Failure.USER_ERROR if users else Failure.OTHER_ERROR, cause)
             self._replace(host)
             return None
         self._assign(host)

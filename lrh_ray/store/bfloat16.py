@@ -11,16 +11,24 @@ from typing import Any, ClassVar, TypeGuard
 
 import ml_dtypes
 import numpy as np
-from zarr.core.dtype import data_type_registry
-from zarr.core.dtype.common import DataTypeValidationError
-from zarr.core.dtype.wrapper import ZDType
+from zarr.core.dtype.common import HasEndianness
+from zarr.dtype import ZDType, data_type_registry
+
+try:
+    from zarr.errors import DataTypeValidationError  # type: ignore[attr-defined,unused-ignore]  # zarr >= 3.2
+except ImportError:
+    from zarr.dtype import DataTypeValidationError
 
 _DTYPE = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BFloat16(ZDType[Any, Any]):
-    """The Zarr v3 data type `bfloat16`; scalars travel through JSON as floats or as "NaN", "Infinity", "-Infinity"."""
+class BFloat16(ZDType[Any, Any], HasEndianness):
+    """The Zarr v3 data type `bfloat16`; scalars travel through JSON as floats or as "NaN", "Infinity", "-Infinity".
+
+    It has an endianness so that zarr-python writes down the byte order of its `bytes` codec; TensorStore opens no array
+    of two-byte elements without it. Only little-endian bytes are read and written.
+    """
 
     dtype_cls: ClassVar[type] = type(_DTYPE)
     _zarr_v3_name: ClassVar[str] = "bfloat16"
@@ -32,6 +40,8 @@ class BFloat16(ZDType[Any, Any]):
         raise DataTypeValidationError(f"Invalid data type: {dtype}. Expected {_DTYPE}.")
 
     def to_native_dtype(self) -> Any:
+        if self.endianness != "little":
+            raise DataTypeValidationError(f"bfloat16 is stored little-endian; got {self.endianness!r}.")
         return _DTYPE
 
     @classmethod

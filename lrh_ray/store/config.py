@@ -18,11 +18,20 @@ class StoreConfig:
     dtype: Literal["model", "bfloat16", "float16", "float32"] = "model"
     """Data type on disk; `model` keeps the model's own."""
 
+    compression: Literal["none", "zstd1", "lz4bit", "pcodec8"] = "none"
+    """Lossless codec of each chunk. `none` reads fastest; the others save a third of the disk at most."""
+
     rows_per_block: int | None = None
     """Rows of one block (one shard per site). None: sized for at least `min_blocks` blocks of at most 96 MiB a site."""
 
     min_blocks: int = 16
     """Blocks to aim for when `rows_per_block` is None; 4 per model replica keep every replica busy to the end."""
+
+    location: str | None = None
+    """Folder or URL (`s3://bucket/prefix`) of the store. None: the run's own folder."""
+
+    base: str | None = None
+    """A sealed store to grow: its documents at new sites, or new documents at its sites. None: a store of its own."""
 
     def __post_init__(self) -> None:
         if not self.sites:

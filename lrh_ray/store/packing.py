@@ -104,7 +104,7 @@ def size_blocks(
 
 
 def _num_files(total_rows: int, rows_per_block: int, num_sites: int) -> int:
-    return -(-total_rows // rows_per_block) * (num_sites + 2)
+    return -(-total_rows // rows_per_block) * (num_sites + 1)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -7,30 +7,43 @@ by another plan is a `StoreConflict`.
 """
 
 import io
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import cast
 
 import ml_dtypes
 import numpy as np
 
-from lrh_ray.digests import canonical_json, digest_bytes, digest_json
+from lrh_ray.digests import digest_bytes, digest_json
 from lrh_ray.errors import CorpusError, StoreConflict, StoreCorrupt, StoreMissing
 from lrh_ray.records import ModelFacts, Plain, SiteSpec, TokenBatch
 from lrh_ray.store.config import StoreConfig
-from lrh_ray.store.objects import put_if_absent, put_same
-from lrh_ray.store.packing import Packing, pack, size_blocks
+from lrh_ray.store.objects import Objects, put_same
+from lrh_ray.store.packing import pack, size_blocks
 from lrh_ray.store.shards import ShardLayout
+from lrh_ray.store.stamps import read_record, stamped
 
 FORMAT = "lrh_ray.activations"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_CONVENTION = (
     "resid.k is the residual stream after k blocks; resid.0 is the input of the first block; resid.L is after the "
     "last block and before the final norm; final_norm is after it"
 )
+IDENTITY = "dataset.json"
+SHAPE = "plan/plan.json"
+TABLE = "plan/table.npy"
+SEALED = "plan/sealed.json"
+COMPRESSIONS = ("none", "zstd1", "lz4bit", "pcodec8")
+TABLE_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<i8', 'fortran_order': False, 'shape': \(3, (\d{1,15})\), \} *\n", re.DOTALL
+)
+SITE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+MAX_WIDTH = 1 << 20
+MAX_BLOCKS = 1 << 24
+MAX_SHARD_BYTES = 20 << 30
+MAX_CHUNK_BYTES = 64 << 20
 DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
@@ -48,10 +61,17 @@ class Plan:
     rows_per_block: int
     chunk_rows: int
     num_blocks: int
+    compression: str
     source: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     digest: str
+
+    @cached_property
+    def rows_digest(self) -> str:
+        """Digest of which token stands in which row; stores that share it have the same rows."""
+        table = np.stack([self.source, self.starts, self.lengths]).astype("<i8")
+        return digest_json([self.identity.get("tokens"), self.rows_per_block, digest_bytes(table.tobytes())])
 
     @property
     def num_rows(self) -> int:
@@ -73,8 +93,8 @@ class Plan:
 
     @property
     def num_files(self) -> int:
-        """Shards, statistics and commit records."""
-        return self.num_blocks * (len(self.sites) + 2)
+        """Shards and statistics of a sealed store, and the pack of its commit records."""
+        return self.num_blocks * (len(self.sites) + 1) + 1
 
     @cached_property
     def block_of_sequence(self) -> np.ndarray:
@@ -118,7 +138,23 @@ def make_plan(tokens: TokenBatch, model: ModelFacts, config: StoreConfig, identi
         asked=config.rows_per_block,
     )
     packing = pack(tokens.lengths, size.rows_per_block, config.seed)
-    full_identity: dict[str, Plain] = {
+    shape = Shape(
+        sites=model.sites,
+        dtype=dtype,
+        rows_per_block=size.rows_per_block,
+        chunk_rows=size.chunk_rows,
+        num_blocks=packing.num_blocks,
+        compression=config.compression,
+    )
+    table = np.stack([packing.order, packing.starts, np.asarray(tokens.lengths, dtype=np.int64)[packing.order]])
+    return assemble_plan(full_identity(tokens, model, config, identity), shape, table)
+
+
+def full_identity(
+    tokens: TokenBatch, model: ModelFacts, config: StoreConfig, identity: Mapping[str, Plain]
+) -> dict[str, Plain]:
+    """Everything that makes the rows of a store these rows and no others."""
+    return {
         **identity,
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -129,38 +165,30 @@ def make_plan(tokens: TokenBatch, model: ModelFacts, config: StoreConfig, identi
         "tokens": _token_digest(tokens),
         "seed": config.seed,
     }
-    return _plan(full_identity, model.sites, dtype, size.rows_per_block, size.chunk_rows, packing, tokens.lengths)
 
 
-def _plan(
-    identity: Mapping[str, Plain],
-    sites: tuple[SiteSpec, ...],
-    dtype: str,
-    rows_per_block: int,
-    chunk_rows: int,
-    packing: Packing,
-    lengths: np.ndarray,
-) -> Plan:
-    shape: dict[str, Plain] = {
-        "sites": [asdict(site) for site in sites],
-        "dtype": dtype,
-        "rows_per_block": rows_per_block,
-        "chunk_rows": chunk_rows,
-        "num_blocks": packing.num_blocks,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What a plan says about bytes."""
+
+    sites: tuple[SiteSpec, ...]
+    dtype: str
+    rows_per_block: int
+    chunk_rows: int
+    num_blocks: int
+    compression: str
+
+
+def assemble_plan(identity: Mapping[str, Plain], shape: Shape, table: np.ndarray) -> Plan:
+    """A plan from its parts; `table` is int64 [3, sequences]: source, first row, length, in stored order."""
+    parts = {
+        "identity": identity,
+        "shape": asdict(shape),
+        "table": digest_bytes(np.ascontiguousarray(table, dtype="<i8").tobytes()),
     }
-    table = digest_bytes(np.stack([packing.order, packing.starts]).astype("<i8").tobytes())
-    return Plan(
-        identity=identity,
-        sites=sites,
-        dtype=dtype,
-        rows_per_block=rows_per_block,
-        chunk_rows=chunk_rows,
-        num_blocks=packing.num_blocks,
-        source=packing.order,
-        starts=packing.starts,
-        lengths=np.asarray(lengths, dtype=np.int64)[packing.order],
-        digest=digest_json({"identity": identity, "shape": shape, "table": table}),
-    )
+    source, starts, lengths = table
+    facts = {name: getattr(shape, name) for name in Shape.__slots__}
+    return Plan(identity=identity, **facts, source=source, starts=starts, lengths=lengths, digest=digest_json(parts))
 
 
 def _token_digest(tokens: TokenBatch) -> str:
@@ -174,29 +202,38 @@ def _token_digest(tokens: TokenBatch) -> str:
     )
 
 
-def claim_folder(root: Path, plan: Plan) -> None:
-    """Make `root` the store of this plan, or find that it is.
+def claim_folder(objects: Objects, plan: Plan) -> None:
+    """Make this place the store of this plan, or find that it is.
 
     Raises:
-        StoreConflict: The folder holds the store of another plan, or something that is no store.
+        StoreConflict: It holds the store of another plan, or something that is no store.
     """
-    foreign = [path for path in root.iterdir() if not path.name.startswith(".dataset.json.")] if root.is_dir() else []
-    if foreign and not (root / "dataset.json").exists():
-        raise StoreConflict(f"{str(root)!r} holds files and is not a store. Choose another `name`, or move it aside.")
-    claim: dict[str, Plain] = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "plan": plan.digest,
-        "identity": plan.identity,
-    }
-    if put_if_absent(root / "dataset.json", canonical_json(claim)):
+    standing = read_record(objects, IDENTITY)
+    if standing is None and (foreign := next(_foreign(objects), None)) is not None:
+        raise StoreConflict(
+            f"{objects.location!r} holds files ({foreign}) and is not a store. Choose another `name`, or move it aside."
+        )
+    claim = claim_of(plan)
+    if standing is None and objects.put(IDENTITY, stamped(claim)) is not None:
         return
-    standing = read_json(root / "dataset.json")
+    standing = read_record(objects, IDENTITY) or {}
     if standing.get("plan") != plan.digest:
         raise StoreConflict(
-            f"The store {str(root)!r} was written by another plan ({standing.get('plan')}; this one is {plan.digest}): "
-            f"{_differences(standing.get('identity'), plan.identity)}. Choose another `name`, or move that store aside."
+            f"The store {objects.location!r} was written by another plan ({standing.get('plan')}; this one is "
+            f"{plan.digest}): {_differences(standing.get('identity'), plan.identity)}. Choose another `name`, or move "
+            f"that store aside."
         )
+
+
+def claim_of(plan: Plan) -> dict[str, Plain]:
+    """The record that claims a place for a plan: what `dataset.json` holds."""
+    return {"format": FORMAT, "version": FORMAT_VERSION, "plan": plan.digest, "identity": plan.identity}
+
+
+def _foreign(objects: Objects) -> Iterator[str]:
+    for entry in objects.list(""):
+        if not entry.key.startswith((".dataset.json.", "dataset.json", "staging/probe-")):
+            yield entry.key
 
 
 def _differences(standing: object, ours: Mapping[str, Plain]) -> str:
@@ -206,7 +243,7 @@ def _differences(standing: object, ours: Mapping[str, Plain]) -> str:
     return "they differ in " + ", ".join(different) if different else "they differ in sites, data type or block size"
 
 
-def write_table(root: Path, plan: Plan) -> None:
+def write_table(objects: Objects, plan: Plan) -> None:
     """Write `plan/plan.json` and `plan/table.npy` (rows source, start, length), which together restore the plan."""
     shape: dict[str, Plain] = {
         "digest": plan.digest,
@@ -216,62 +253,145 @@ def write_table(root: Path, plan: Plan) -> None:
         "rows_per_block": plan.rows_per_block,
         "chunk_rows": plan.chunk_rows,
         "num_blocks": plan.num_blocks,
+        "compression": plan.compression,
     }
-    table = np.stack([plan.source, plan.starts, plan.lengths]).astype("<i8")
-    put_same(root / "plan" / "table.npy", _npy(table))
-    put_same(root / "plan" / "plan.json", canonical_json(shape))
+    put_same(objects, TABLE, _npy(np.stack([plan.source, plan.starts, plan.lengths]).astype("<i8")))
+    put_same(objects, SHAPE, stamped(shape))
 
 
-def read_plan(root: Path) -> Plan:
-    """The sealed plan of a store.
+def read_plan(objects: Objects) -> Plan:
+    """The sealed plan of a store, checked: its parts must give the digest that claimed the folder.
 
     Raises:
         StoreMissing: No store here, or one whose plan was never sealed.
+        StoreConflict: A store of another format version.
+        StoreCorrupt: Parts that contradict one another, or declare what no store holds.
     """
-    if not (root / "dataset.json").exists():
-        raise StoreMissing(f"No store at {str(root)!r}. `lrh extract CONFIG` writes one at <runs>/<name>/store.")
-    if not is_planned(root):
-        raise StoreMissing(f"The store {str(root)!r} has no sealed plan yet. Repeat `lrh extract CONFIG` to finish it.")
-    claim = read_json(root / "dataset.json")
+    claim = read_record(objects, IDENTITY)
+    if claim is None:
+        raise StoreMissing(f"No store at {objects.location!r}. `lrh extract CONFIG` writes one at <runs>/<name>/store.")
     if (claim.get("format"), claim.get("version")) != (FORMAT, FORMAT_VERSION):
         raise StoreConflict(
-            f"{str(root)!r} has format {claim.get('format')!r} version {claim.get('version')!r}; this release reads "
-            f"{FORMAT!r} version {FORMAT_VERSION}. Install the release that wrote it."
+            f"{objects.location!r} has format {claim.get('format')!r} version {claim.get('version')!r}; this release "
+            f"reads {FORMAT!r} version {FORMAT_VERSION}. Install the release that wrote it."
         )
-    shape = read_json(root / "plan" / "plan.json")
-    source, starts, lengths = np.load(root / "plan" / "table.npy", allow_pickle=False)
-    sites = tuple(SiteSpec(**site) for site in cast(list[dict[str, object]], shape["sites"]))  # type: ignore[arg-type]
-    return Plan(
-        identity=cast(Mapping[str, Plain], shape["identity"]),
-        sites=sites,
-        dtype=str(shape["dtype"]),
-        rows_per_block=cast(int, shape["rows_per_block"]),
-        chunk_rows=cast(int, shape["chunk_rows"]),
-        num_blocks=cast(int, shape["num_blocks"]),
-        source=source,
-        starts=starts,
-        lengths=lengths,
-        digest=str(shape["digest"]),
-    )
+    if read_record(objects, SEALED) is None:
+        raise StoreMissing(
+            f"The store {objects.location!r} has no sealed plan yet. Repeat `lrh extract CONFIG` to finish it."
+        )
+    plan = restore_plan(objects)
+    if plan.digest != claim.get("plan"):
+        raise StoreCorrupt(
+            f"The plan of {objects.location!r} gives digest {plan.digest}; {IDENTITY} says {claim.get('plan')}. "
+            f"Restore the folder plan/ from a copy."
+        )
+    return plan
 
 
-def seal_plan(root: Path, plan: Plan) -> None:
-    """Say that every file of the plan is there."""
-    put_if_absent(root / "plan" / "sealed.json", canonical_json({"plan": plan.digest}))
+def restore_plan(objects: Objects, record: Mapping[str, Plain] | None = None) -> Plan:
+    """The plan that the files under `plan/` give, whoever claimed the store; its digest is computed and compared.
+
+    `record` is the content of `plan/plan.json`, read here if it is not given.
+
+    Raises:
+        StoreCorrupt: Parts that are missing, contradict one another, or declare what no store holds.
+    """
+    record = read_record(objects, SHAPE) if record is None else record
+    if record is None:
+        raise StoreCorrupt(f"{objects.location!r} has lost {SHAPE}. Restore it from a copy.")
+    plan = _restore(objects, record)
+    if plan.digest != record.get("digest"):
+        raise StoreCorrupt(
+            f"The plan of {objects.location!r} gives digest {plan.digest}; {SHAPE} says {record.get('digest')}. "
+            f"`lrh verify STORE` tells which file is damaged."
+        )
+    return plan
 
 
-def is_planned(root: Path) -> bool:
-    return (root / "plan" / "sealed.json").exists()
-
-
-def read_json(path: Path) -> dict[str, Plain]:
+def _restore(objects: Objects, record: Mapping[str, Plain]) -> Plan:
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreCorrupt(f"{str(path)!r} is not JSON ({error}). Restore it from a copy.") from error
-    if not isinstance(value, dict):
-        raise StoreCorrupt(f"{str(path)!r} is not the JSON object a store keeps there. Restore it from a copy.")
-    return value
+        sites = tuple(SiteSpec(**site) for site in cast(list[dict[str, object]], record["sites"]))  # type: ignore[arg-type]
+        shape = Shape(
+            sites=sites,
+            dtype=str(record["dtype"]),
+            rows_per_block=int(cast(int, record["rows_per_block"])),
+            chunk_rows=int(cast(int, record["chunk_rows"])),
+            num_blocks=int(cast(int, record["num_blocks"])),
+            compression=str(record["compression"]),
+        )
+        check_shape(shape)
+        return assemble_plan(cast(Mapping[str, Plain], record["identity"]), shape, _read_table(objects, shape))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, StoreCorrupt):
+            raise
+        raise StoreCorrupt(f"{SHAPE} in {objects.location!r} is no plan ({error}). Restore it from a copy.") from error
+
+
+def check_shape(shape: Shape) -> None:
+    """Refuse what no writer of ours declares, before anything is allocated for it.
+
+    Raises:
+        StoreCorrupt: Names, data type, codec or sizes outside the format.
+    """
+    names = [site.name for site in shape.sites]
+    row_bytes = max((site.width for site in shape.sites), default=0) * (
+        DTYPES[shape.dtype].itemsize if shape.dtype in DTYPES else 0
+    )
+    reasons = {
+        "site names": not names or len(set(names)) < len(names) or not all(map(SITE_NAME.fullmatch, names)),
+        f"data type {shape.dtype!r}": shape.dtype not in DTYPES,
+        f"codec {shape.compression!r}": shape.compression not in COMPRESSIONS,
+        "widths": any(not 0 < site.width <= MAX_WIDTH for site in shape.sites),
+        f"{shape.num_blocks} blocks": not 0 <= shape.num_blocks <= MAX_BLOCKS,
+        f"{shape.rows_per_block} rows per block of {row_bytes} bytes": not 0
+        < shape.rows_per_block * max(row_bytes, 1)
+        <= MAX_SHARD_BYTES,
+        f"chunks of {shape.chunk_rows} rows of {row_bytes} bytes": not 0
+        < shape.chunk_rows * max(row_bytes, 1)
+        <= MAX_CHUNK_BYTES
+        or shape.rows_per_block % max(shape.chunk_rows, 1) != 0,
+    }
+    wrong = [reason for reason, is_wrong in reasons.items() if is_wrong]
+    if wrong:
+        raise StoreCorrupt(f"The plan declares {', '.join(wrong)}, outside of what a store holds. It is not opened.")
+
+
+def _read_table(objects: Objects, shape: Shape) -> np.ndarray:
+    """The table of sequences, its header held against its size before anything is allocated."""
+    found = objects.get(TABLE, 0, 4096)
+    if found is None:
+        raise StoreCorrupt(f"{objects.location!r} has lost {TABLE}. Restore it from a copy.")
+    header = TABLE_HEADER.match(found.data)  # NumPy's own parser evaluates the header as Python
+    count = -1 if header is None else int(header[1])
+    if header is None or header.end() % 64 or header.end() + 24 * count != found.num_bytes:
+        raise StoreCorrupt(f"{TABLE} is not the int64 [3, sequences] table of a store. Restore it from a copy.")
+    if not shape.num_blocks <= count <= shape.num_blocks * shape.rows_per_block:
+        raise StoreCorrupt(f"{TABLE} names {count} sequences for {shape.num_blocks} blocks. Restore it from a copy.")
+    whole = objects.get(TABLE, header.end())
+    if whole is None or len(whole.data) != 24 * count:
+        raise StoreCorrupt(f"{TABLE} became shorter while it was read. Repeat the command.")
+    table = np.frombuffer(whole.data, dtype="<i8").reshape(3, count)
+    _check_table(table, shape)
+    return table
+
+
+def _check_table(table: np.ndarray, shape: Shape) -> None:
+    """Sequences must lie inside blocks, one after the other."""
+    _, starts, lengths = table
+    ends = starts + lengths
+    inside = (starts >= 0) & (lengths > 0) & (starts // shape.rows_per_block == (ends - 1) // shape.rows_per_block)
+    ordered = (starts[1:] >= ends[:-1]).all()
+    if not (inside.all() and ordered and (not len(ends) or ends[-1] <= shape.num_blocks * shape.rows_per_block)):
+        raise StoreCorrupt(f"{TABLE} places sequences outside of their blocks. Restore it from a copy.")
+
+
+def seal_plan(objects: Objects, plan: Plan, files: Mapping[str, Mapping[str, Plain]]) -> None:
+    """Say that every file of the plan is there, with size and digest of each."""
+    objects.put(SEALED, stamped({"plan": plan.digest, "files": files}))
+
+
+def is_planned(objects: Objects) -> bool:
+    return read_record(objects, SEALED) is not None
 
 
 def _npy(array: np.ndarray) -> bytes:

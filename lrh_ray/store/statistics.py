@@ -11,11 +11,9 @@ in the manifest and readers can leave such rows out by name.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 SINK_FACTOR = 10.0
 PARTS = ("count", "mean", "m2", "absmax", "norms", "nonfinite")
@@ -81,9 +79,8 @@ def encode(sites: Mapping[str, SiteStatistics]) -> bytes:
     return save(arrays)
 
 
-def decode(path: Path, names: Sequence[str]) -> dict[str, SiteStatistics]:
-    with safe_open(path, framework="numpy") as file:
-        arrays = {key: file.get_tensor(key) for name in names for key in (f"{name}/{part}" for part in PARTS)}
+def decode(data: bytes, names: Sequence[str]) -> dict[str, SiteStatistics]:
+    arrays = load(data)
     return {
         name: SiteStatistics(
             moments=ColumnMoments(

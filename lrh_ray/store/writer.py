@@ -4,126 +4,36 @@
         backend.forward(tokens, writer)      # calls writer.write(site, offset, rows)
         receipt = writer.commit()
 
-One writer per block and attempt. A chunk is checksummed and written when its last row has arrived, so memory holds
-only unfinished chunks. Nothing is visible before `commit`; leaving the context without it discards the attempt.
+One writer per block and attempt. Rows are copied and background threads do the rest, so the model waits only when the
+disk is slower than it. Nothing is visible before `commit`; leaving the context without it discards the attempt.
 
 What can go wrong: rows written twice, outside the block, or missing at the commit are `StoreCorrupt` (the backend broke
-its promise); non-finite values are counted and refused at the commit; a full disk is `StoreFull`.
+its promise); values that are not finite, or that the store's type cannot hold, are counted and refused at the commit; a
+full disk is `StoreFull`, at the next write or at the commit.
 """
 
-import fcntl
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from lrh_ray.digests import digest_bytes, digest_file
-from lrh_ray.durable import disk_errors, make_folder, sync_folder
+from lrh_ray.digests import digest_bytes
+from lrh_ray.durable import disk_errors
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.layouts import Rows
 from lrh_ray.records import Receipt
-from lrh_ray.store.commits import (
-    STATISTICS,
-    Commit,
-    StoredObject,
-    discard_attempt,
-    is_committed_by,
-    publish,
-    staged_path,
-    write_commit,
-)
+from lrh_ray.store.attempts import Attempt
+from lrh_ray.store.chunk_workers import ChunkWorkers
+from lrh_ray.store.codecs import open_codec
+from lrh_ray.store.commits import STATISTICS, Commit, StoredObject
+from lrh_ray.store.objects import Location, open_objects
 from lrh_ray.store.plan import DTYPES, Plan
-from lrh_ray.store.shards import CRC_BYTES, ShardLayout, checksum, crc32c
-from lrh_ray.store.statistics import ColumnMoments, SiteStatistics, encode, merge_all
+from lrh_ray.store.shard_writer import Buffers, ShardWriter, sync, write_all
+from lrh_ray.store.statistics import SiteStatistics, encode
 
-
-class ShardWriter:
-    """The shard of one site: collects rows into chunks, writes each complete chunk once."""
-
-    def __init__(self, path: Path, layout: ShardLayout, dtype: np.dtype, width: int, valid_rows: int) -> None:
-        self.path = path
-        self._layout = layout
-        self._dtype = dtype
-        self._width = width
-        self._valid_rows = valid_rows
-        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # chunk -> (rows, which of them have arrived)
-        self._moments: dict[int, ColumnMoments] = {}
-        self._norms = np.full(valid_rows, np.nan, dtype=np.float32)
-        self.nonfinite = 0
-        self.file = _create_locked(path)
-
-    def write(self, offset: int, rows: Rows) -> None:
-        """Take rows [offset, offset + len(rows)) of the block."""
-        if offset < 0 or offset + len(rows) > self._valid_rows or rows.shape[1] != self._width:
-            raise StoreCorrupt(
-                f"{self.path.name}: rows {offset}..{offset + len(rows)} of width {rows.shape[1]} do not fit a block of "
-                f"{self._valid_rows} rows of width {self._width}."
-            )
-        step = self._layout.chunk_rows
-        for chunk in range(offset // step, -(-(offset + len(rows)) // step)):
-            first, last = max(offset, chunk * step), min(offset + len(rows), (chunk + 1) * step)
-            self._fill(chunk, first - chunk * step, rows[first - offset : last - offset])
-
-    def _fill(self, chunk: int, first: int, rows: np.ndarray) -> None:
-        if chunk in self._moments:
-            raise StoreCorrupt(f"{self.path.name}: rows of chunk {chunk} arrived twice.")
-        if chunk not in self._open:
-            shape = (self._layout.chunk_rows, self._width)
-            self._open[chunk] = np.zeros(shape, self._dtype), np.zeros(shape[0], dtype=bool)
-        buffer, arrived = self._open[chunk]
-        here = slice(first, first + len(rows))
-        if arrived[here].any():
-            raise StoreCorrupt(f"{self.path.name}: rows of chunk {chunk} arrived twice.")
-        buffer[here] = rows
-        arrived[here] = True
-        valid = self._valid_in(chunk)
-        if arrived[:valid].all():
-            del self._open[chunk]
-            self._finish_chunk(chunk, buffer, valid)
-
-    def _valid_in(self, chunk: int) -> int:
-        return min(self._layout.chunk_rows, self._valid_rows - chunk * self._layout.chunk_rows)
-
-    def _finish_chunk(self, chunk: int, buffer: np.ndarray, valid: int) -> None:
-        rows_ND = buffer[:valid].astype(np.float64)
-        norms = np.sqrt(np.einsum("nd,nd->n", rows_ND, rows_ND))
-        if not np.isfinite(norms).all():
-            self.nonfinite += int((~np.isfinite(rows_ND)).sum())
-        first = chunk * self._layout.chunk_rows
-        self._norms[first : first + valid] = norms
-        self._moments[chunk] = ColumnMoments.of(rows_ND)
-        self._put(chunk, buffer)
-
-    def _put(self, chunk: int, buffer: np.ndarray) -> None:
-        with disk_errors(self.path.name):
-            _write_all(
-                self.file, [buffer.reshape(-1).view(np.uint8), checksum(buffer)], self._layout.chunk_offset(chunk)
-            )
-
-    def finish(self) -> tuple[StoredObject, SiteStatistics]:
-        """Write padding chunks and the index, sync, and return what was written."""
-        missing = int(np.isnan(self._norms).sum()) if not self.nonfinite else 0
-        if self._open or missing:
-            raise StoreCorrupt(f"{self.path.name}: {missing} of {self._valid_rows} planned rows never arrived.")
-        padding = np.zeros((self._layout.chunk_rows, self._width), self._dtype)
-        for chunk in range(-(-self._valid_rows // self._layout.chunk_rows), self._layout.num_chunks):
-            self._put(chunk, padding)
-        with disk_errors(self.path.name):
-            _write_all(self.file, [self._layout.index], self._layout.index_offset)
-            os.fdatasync(self.file)
-        stored = StoredObject(num_bytes=self._layout.shard_bytes, digest=digest_file(self.path))
-        moments = merge_all(self._moments[chunk] for chunk in sorted(self._moments))
-        return stored, SiteStatistics(moments=moments, norms=self._norms, nonfinite=self.nonfinite)
-
-    @property
-    def index_crc32c(self) -> int:
-        return crc32c(self._layout.index[:-CRC_BYTES])
-
-    def close(self) -> None:
-        os.close(self.file)
+THREADS = 2
+DEPTH = 4  # chunks that wait or are worked on; more only delays the moment at which a slow disk slows the model
 
 
 class BlockWriter:
@@ -131,7 +41,7 @@ class BlockWriter:
 
     def __init__(
         self,
-        root: Path,
+        location: Location,
         plan: Plan,
         *,
         block: int,
@@ -139,84 +49,92 @@ class BlockWriter:
         worker: str,
         software: Mapping[str, str] | None = None,
     ) -> None:
-        self._root, self._plan = root, plan
-        self._block, self._attempt, self._worker = block, attempt, worker
+        self._plan, self._block, self._attempt_id, self._worker = plan, block, attempt, worker
         self._software = dict(software or {})
         self._started = time.monotonic()
-        self._statistics_file: int | None = None
-        self._valid_rows = int(plan.valid_rows[block])
-        self._shards: dict[str, ShardWriter] = {}
-        with disk_errors("staging"):
-            make_folder(root / "staging")
-            for site in plan.sites:
-                self._shards[site.name] = ShardWriter(
-                    staged_path(root, block, attempt, site.name),
-                    plan.shard(site.name),
-                    DTYPES[plan.dtype],
-                    site.width,
-                    self._valid_rows,
-                )
+        self._workers = ChunkWorkers(threads=THREADS, depth=DEPTH)
+        dtype = DTYPES[plan.dtype]
+        codec = open_codec(plan.compression, dtype)
+        buffers = {site.width: Buffers.of(plan.chunk_rows, site.width, dtype) for site in plan.sites}
+        self._attempt = Attempt(open_objects(location), block=block, attempt=attempt)
+        self._shards = {
+            site.name: ShardWriter(
+                self._attempt.create(site.name),
+                site.name,
+                plan.shard(site.name),
+                dtype=dtype,
+                width=site.width,
+                valid_rows=int(plan.valid_rows[block]),
+                codec=codec,
+                compressed=plan.compression != "none",
+                workers=self._workers,
+                buffers=buffers[site.width],
+            )
+            for site in plan.sites
+        }
 
     def write(self, site: str, offset: int, rows: Rows) -> None:
-        """Take rows of `site`, starting `offset` rows into the block, in the store's dtype."""
+        """Take rows of `site`, starting `offset` rows into the block, in the store's dtype or as float32."""
         self._shards[site].write(offset, rows)
 
     def commit(self) -> Receipt:
         """Make the block durable and visible, or find that another attempt already did."""
-        finished = {name: shard.finish() for name, shard in self._shards.items()}
-        self._refuse_nonfinite({name: statistics.nonfinite for name, (_, statistics) in finished.items()})
-        objects = {name: stored for name, (stored, _) in finished.items()}
-        objects[STATISTICS] = self._stage_statistics({name: statistics for name, (_, statistics) in finished.items()})
-        sync_folder(self._root / "staging")
+        self._workers.drain()
+        objects = {name: shard.finish() for name, shard in self._shards.items()}
+        for shard in self._shards.values():
+            self._workers.submit(shard.sync)  # while this thread merges the statistics
+        statistics = {name: shard.statistics() for name, shard in self._shards.items()}
+        overflow = {name: shard.overflow for name, shard in self._shards.items()}
+        nonfinite = {name: site.nonfinite - overflow[name] for name, site in statistics.items()}
+        self._refuse_nonfinite(nonfinite)
+        self._refuse_overflow(overflow)
+        objects[STATISTICS] = self._stage_statistics(statistics)
+        self._workers.drain()
         commit = Commit(
             block=self._block,
-            attempt=self._attempt,
-            valid_rows=self._valid_rows,
+            attempt=self._attempt_id,
+            valid_rows=int(self._plan.valid_rows[self._block]),
             objects=objects,
-            nonfinite={name: statistics.nonfinite for name, (_, statistics) in finished.items()},
-            index_crc32c={name: shard.index_crc32c for name, shard in self._shards.items()},
+            nonfinite=nonfinite,
+            overflow=overflow,
             seconds=round(time.monotonic() - self._started, 3),
             worker=self._worker,
             software=self._software,
         )
-        self._refuse_swept()
-        committed = write_commit(self._root, commit)
-        if committed:
-            publish(self._root, commit)
+        committed = self._attempt.commit(commit)
         return Receipt(
             block=self._block,
-            attempt=self._attempt,
-            rows=self._valid_rows,
+            attempt=self._attempt_id,
+            rows=commit.valid_rows,
             num_bytes=sum(stored.num_bytes for stored in objects.values()),
             seconds=commit.seconds,
             worker=self._worker,
             committed=committed,
         )
 
-    def _refuse_swept(self) -> None:
-        """Staged files must still have names; a sweeper on a node that does not see our locks may have taken them."""
-        files = [shard.file for shard in self._shards.values()]
-        if not all(os.fstat(file).st_nlink for file in files):
-            raise StoreCorrupt(
-                f"Block {self._block}: staged files were removed while their writer lived. The file system does not "
-                f"share locks between nodes; start one driver at a time for this store."
-            )
-
     def _refuse_nonfinite(self, counts: Mapping[str, int]) -> None:
         broken = {name: count for name, count in counts.items() if count}
         if broken:
             raise StoreCorrupt(
-                f"Block {self._block}: values that are not finite, by site: {broken}. The model overflows in "
-                f"{self._plan.dtype}; run it in bfloat16 or float32 (model.dtype) and keep that on disk (store.dtype)."
+                f"Block {self._block}: values that are not finite, by site: {broken}. The model overflows in its own "
+                f"data type; run it in bfloat16 or float32 (model.dtype) and keep that on disk (store.dtype)."
+            )
+
+    def _refuse_overflow(self, counts: Mapping[str, int]) -> None:
+        broken = {name: count for name, count in counts.items() if count}
+        if broken:
+            largest = float(np.finfo(np.float16).max) if self._plan.dtype == "float16" else "the largest finite number"
+            raise StoreCorrupt(
+                f"Block {self._block}: values beyond {largest}, which {self._plan.dtype} cannot hold, by site: "
+                f"{broken}. Keep the model's own data type on disk (store.dtype: model), or bfloat16 or float32."
             )
 
     def _stage_statistics(self, sites: Mapping[str, SiteStatistics]) -> StoredObject:
         data = encode(sites)
-        path = staged_path(self._root, self._block, self._attempt, STATISTICS)
-        with disk_errors(path.name):
-            self._statistics_file = _create_locked(path)
-            _write_all(self._statistics_file, [data], 0)
-            os.fdatasync(self._statistics_file)
+        with disk_errors(STATISTICS):
+            file = self._attempt.create(STATISTICS)
+            write_all(file, [data], 0)
+        self._workers.submit(lambda: sync(file, STATISTICS))
         return StoredObject(num_bytes=len(data), digest=digest_bytes(data))
 
     def __enter__(self) -> "BlockWriter":
@@ -225,31 +143,5 @@ class BlockWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for shard in self._shards.values():
-            shard.close()
-        if self._statistics_file is not None:
-            os.close(self._statistics_file)
-        if not is_committed_by(self._root, self._block, self._attempt):
-            discard_attempt(self._root, self._block, self._attempt)
-
-
-def _create_locked(path: Path) -> int:
-    """Create a staged file and hold its lock, which tells a sweeper that the writer lives."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        os.close(descriptor)  # swept between creation and lock: make it anew
-
-
-def _write_all(descriptor: int, parts: list[np.ndarray | bytes], offset: int) -> None:
-    """`pwritev` until every byte is down; a short write continues where it stopped."""
-    pending = [memoryview(part.data if isinstance(part, np.ndarray) else part).cast("B") for part in parts]
-    while pending:
-        written = os.pwritev(descriptor, pending, offset)
-        offset += written
-        while pending and written >= len(pending[0]):
-            written -= len(pending.pop(0))
-        if pending and written:
-            pending[0] = pending[0][written:]
+        self._workers.close()
+        self._attempt.close()

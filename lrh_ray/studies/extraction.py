@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from lrh_ray.config import as_yaml
-from lrh_ray.errors import ParityError, StoreFull
+from lrh_ray.errors import BlockFailed, ParityError, StoreFull
 from lrh_ray.models.backend import Backend, open_backend
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
@@ -24,7 +24,10 @@ from lrh_ray.records import Corpus, ModelFacts, Plain, Receipt, TokenBatch
 from lrh_ray.runtime.cluster import EMBEDDED, Cluster, connected
 from lrh_ray.runtime.map import map_blocks
 from lrh_ray.runtime.reduce import sample
-from lrh_ray.store.commits import pending_blocks, recover
+from lrh_ray.store.commits import pending_blocks, read_commits, recover
+from lrh_ray.store.growth import grow_plan, new_documents
+from lrh_ray.store.objects import Location, Objects, absolute, open_objects
+from lrh_ray.store.parts import Part
 from lrh_ray.store.plan import Plan, make_plan, read_plan
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.store.seal import create_store, describe_rows, is_sealed, seal
@@ -58,6 +61,9 @@ def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = Non
     facts = model_facts(checkpoint, config.model, config.store.sites)
     progress.begin("reading text")
     corpus = read_corpus(config.text, folder=folder)
+    base = None if config.store.base is None else open_store(config.store.base)
+    if base is not None:
+        corpus = replace(corpus, documents=new_documents(base, corpus.documents) or corpus.documents)
     progress.begin(f"tokenising {len(corpus.documents)} documents")
     tokenizer = load_tokenizer(checkpoint)
     tokens = tokenize(
@@ -76,7 +82,10 @@ def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = Non
         "bos": config.text.bos,
         "too_long": config.text.too_long,
     }
-    plan = make_plan(tokens, facts, config.store, identity)
+    if base is None:
+        plan = make_plan(tokens, facts, config.store, identity)
+    else:
+        plan = grow_plan(base, tokens, facts, config.store, identity)
     return Planned(plan=plan, tokens=tokens, corpus=corpus, model=facts, checkpoint=checkpoint)
 
 
@@ -102,9 +111,17 @@ def plan_facts(planned: Planned) -> dict[str, Plain]:
 
 
 def extract(
-    config: RunConfig, *, folder: Path, address: str = EMBEDDED, progress: Progress | None = None
+    config: RunConfig,
+    *,
+    folder: Path,
+    address: str = EMBEDDED,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Plain]:
     """Write the run's store, or finish it, or find it finished; returns facts about it.
+
+    With `allow_missing` blocks that fail on every attempt are left out and named in the manifest; a later run of the
+    same command tries them again.
 
     Raises:
         StoreConflict: The run's folder holds the store of another plan.
@@ -114,21 +131,26 @@ def extract(
     """
     progress = progress or Silent()
     planned = plan_run(config, folder=folder, progress=progress)
-    root, plan = config.store_path, planned.plan
+    location, plan = config.store_location, planned.plan
     create_store(
-        root, plan, planned.tokens, planned.corpus, config_yaml=as_yaml(config), provenance=_provenance(planned)
+        location, plan, planned.tokens, planned.corpus, config_yaml=as_yaml(config), provenance=_provenance(planned)
     )
-    recover(root)
-    pending = pending_blocks(root, plan)
-    if pending or not is_sealed(root):
-        _refuse_without_space(root, plan, len(pending))
+    objects = open_objects(location)
+    recover(objects, plan.num_blocks)
+    pending = pending_blocks(objects, plan)
+    if pending or not is_sealed(location):
+        _refuse_without_space(objects, plan, len(pending))
         with connected(address) as cluster:
-            _extract_blocks(pending, config, planned, cluster, progress)
+            try:
+                _extract_blocks(pending, config, planned, cluster, progress)
+            except BlockFailed:
+                if not allow_missing:
+                    raise
             progress.begin("comparing with a plain float32 forward")
-            parity = certify(root, planned)
+            parity = certify(location, planned)
         progress.begin("sealing")
-        seal(root, plan, parity=parity)
-    return store_facts(open_store(root))
+        seal(location, plan, parity=parity, allow_missing=allow_missing)
+    return store_facts(open_store(location))
 
 
 def _extract_blocks(
@@ -137,7 +159,7 @@ def _extract_blocks(
     plan = planned.plan
     done = plan.num_valid_rows - int(plan.valid_rows[list(pending)].sum())
     progress.begin("extracting", plan.num_valid_rows, "tokens", done)
-    task = ExtractTask(root=config.store_path.resolve(), checkpoint=planned.checkpoint, model=config.model)
+    task = ExtractTask(location=absolute(config.store_location), checkpoint=planned.checkpoint, model=config.model)
     map_blocks(pending, task, config.pool, cluster, on_receipt=lambda receipt: progress.advance(receipt.rows))
 
 
@@ -150,12 +172,15 @@ def _provenance(planned: Planned) -> dict[str, Plain]:
     }
 
 
-def _refuse_without_space(root: Path, plan: Plan, pending: int) -> None:
+def _refuse_without_space(objects: Objects, plan: Plan, pending: int) -> None:
+    root = objects.local_path("plan")
+    if root is None:
+        return  # a bucket has no end
     needed = plan.activation_bytes * pending // plan.num_blocks
     free = shutil.disk_usage(root).free
     if needed > free:
         raise StoreFull(
-            f"The store {str(root)!r} needs {needed / 1e9:.2f} GB more and the disk has {free / 1e9:.2f} GB. "
+            f"The store {objects.location!r} needs {needed / 1e9:.2f} GB more and the disk has {free / 1e9:.2f} GB. "
             f"Free some space, choose another folder (`runs`), or ask for fewer sites."
         )
 
@@ -164,37 +189,37 @@ def _refuse_without_space(root: Path, plan: Plan, pending: int) -> None:
 class ExtractTask:
     """How a worker is opened: which store it fills, from which model."""
 
-    root: Path
+    location: Location
     checkpoint: Checkpoint
     model: ModelConfig
 
     def open(self) -> "ExtractWorker":
-        plan = read_plan(self.root)
-        return ExtractWorker(self.root, plan, open_backend(self.checkpoint, self.model, plan.sites))
+        plan = read_plan(open_objects(self.location))
+        return ExtractWorker(self.location, plan, open_backend(self.checkpoint, self.model, plan.sites))
 
     def describe(self, block: int) -> str:
-        return describe_rows(read_plan(self.root), [block])
+        return describe_rows(read_plan(open_objects(self.location)), [block])
 
 
 class ExtractWorker:
     """One model replica that writes the blocks it is given."""
 
-    def __init__(self, root: Path, plan: Plan, backend: Backend) -> None:
-        self._root, self._plan, self._backend = root, plan, backend
-        self._store = Store(path=root, plan=plan, commits={}, manifest=None)
+    def __init__(self, location: Location, plan: Plan, backend: Backend) -> None:
+        self._location, self._plan, self._backend = location, plan, backend
+        self._part = Part(objects=open_objects(location), plan=plan, commits={}, manifest=None)
         self._software = software_versions(backend)
 
     def process(self, block: int, attempt: str) -> Receipt:
         """Run one block through the model and commit it; every planned row must arrive."""
         with BlockWriter(
-            self._root,
+            self._location,
             self._plan,
             block=block,
             attempt=attempt,
             worker=socket.gethostname(),
             software=self._software,
         ) as writer:
-            self._backend.forward(self._store.block_tokens(block), writer)
+            self._backend.forward(self._part.block_tokens(block), writer)
             return writer.commit()
 
 
@@ -208,7 +233,7 @@ def software_versions(backend: Backend) -> dict[str, str]:
 class ParityRun:
     """Compares stored rows with a plain float32 forward of the same tokens, on a worker."""
 
-    root: Path
+    location: Location
     checkpoint: Checkpoint
     tokens: TokenBatch
     index: np.ndarray
@@ -217,18 +242,18 @@ class ParityRun:
     def __call__(self, _: None) -> "ParityCertificate":
         from lrh_ray.models.parity import compare_rows, reference_rows
 
-        store = open_store(self.root)
+        store = open_store(self.location)
         reference = reference_rows(self.checkpoint, self.tokens, store.plan.sites)
         rows = {site.name: _rows_at(store, site.name, self.index) for site in store.plan.sites}
-        return compare_rows(rows, reference, dtype=_coarser(store.plan.dtype, str(store.plan.identity["model_dtype"])))
+        return compare_rows(rows, reference, dtype=coarser(store.plan.dtype, str(store.plan.identity["model_dtype"])))
 
 
-def _coarser(*dtypes: str) -> str:
+def coarser(*dtypes: str) -> str:
     """The number format with the fewest digits decides how close rows can be."""
     return min(dtypes, key=("bfloat16", "float16", "float32").index)
 
 
-def certify(root: Path, planned: Planned) -> Mapping[str, Plain]:
+def certify(location: Location, planned: Planned) -> Mapping[str, Plain]:
     """The parity certificate of a store, made on a worker from the bytes on disk.
 
     Raises:
@@ -236,16 +261,18 @@ def certify(root: Path, planned: Planned) -> Mapping[str, Plain]:
     """
     from lrh_ray.models.parity import parity_sample
 
-    chosen = parity_sample(planned.tokens)
-    stored = np.argsort(planned.plan.source)[list(chosen.sequences)]
-    starts, lengths = planned.plan.starts[stored], chosen.tokens.lengths
+    plan = planned.plan
+    committed = sorted(read_commits(open_objects(location), plan.num_blocks))
+    chosen = parity_sample(planned.tokens, among=plan.source[np.isin(plan.block_of_sequence, committed)])
+    stored = np.argsort(plan.source)[list(chosen.sequences)]
+    starts, lengths = plan.starts[stored], chosen.tokens.lengths
     index = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
-    run = ParityRun(root=root.resolve(), checkpoint=planned.checkpoint, tokens=chosen.tokens, index=index)
+    run = ParityRun(location=absolute(location), checkpoint=planned.checkpoint, tokens=chosen.tokens, index=index)
     (certificate,) = sample([None], run)
     try:
         certificate.require()
     except ParityError as error:
-        raise ParityError(f"{error} The store {str(root)!r} is not sealed.") from error
+        raise ParityError(f"{error} The store {str(location)!r} is not sealed.") from error
     return certificate.as_plain()
 
 
@@ -259,9 +286,10 @@ def _rows_at(store: Store, site: str, index: np.ndarray) -> np.ndarray:
 def store_facts(store: Store) -> dict[str, Plain]:
     """What `lrh status` tells: from the store alone."""
     plan, manifest = store.plan, store.manifest
-    done = sum(commit.valid_rows for commit in store.commits.values())
+    commits = [commit for part in store.parts for commit in part.commits.values()]
+    done = int(plan.valid_rows[sorted(store.commits)].sum())
     facts: dict[str, Plain] = {
-        "store": str(store.path),
+        "store": store.location,
         "sealed": store.sealed,
         "root": store.root if store.sealed else None,
         "plan": plan.digest,
@@ -272,8 +300,8 @@ def store_facts(store: Store) -> dict[str, Plain]:
         "blocks_planned": plan.num_blocks,
         "rows": done,
         "rows_planned": plan.num_valid_rows,
-        "bytes": sum(stored.num_bytes for commit in store.commits.values() for stored in commit.objects.values()),
-        "worker_seconds": round(sum(commit.seconds for commit in store.commits.values()), 1),
+        "bytes": sum(stored.num_bytes for commit in commits for stored in commit.objects.values()),
+        "worker_seconds": round(sum(commit.seconds for commit in commits), 1),
     }
     if manifest is not None:
         sites = cast(Mapping[str, Mapping[str, Plain]], manifest["sites"])

@@ -7,7 +7,6 @@ travels. The labels of a block are kept per process, because every pass needs th
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from lrh_ray.analyses.logistic import LossState, Proposal
 from lrh_ray.analyses.moments import LabelledMoments
 from lrh_ray.layouts import Rows
 from lrh_ray.store.documents import Labels
+from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.probe_design import TRAIN, BlockLabels, ProbeDesign, block_labels
 
@@ -23,7 +23,7 @@ from lrh_ray.studies.probe_design import TRAIN, BlockLabels, ProbeDesign, block_
 class Rowset:
     """The rows of a study: a store, its labels, and the design that joins them."""
 
-    root: Path
+    location: Location
     labels: str
     design: ProbeDesign
     digest: str
@@ -31,12 +31,12 @@ class Rowset:
 
     @property
     def store(self) -> Store:
-        return _opened(self.digest, self.root, self.labels)[0]
+        return _opened(self.digest, self.location, self.labels)[0]
 
     def block(self, block: int) -> BlockLabels:
         kept = _kept_labels(self.digest)
         if block not in kept:
-            store, labels = _opened(self.digest, self.root, self.labels)
+            store, labels = _opened(self.digest, self.location, self.labels)
             kept[block] = block_labels(self.design, store, labels, block)
         return kept[block]
 
@@ -47,8 +47,8 @@ def _kept_labels(digest: str) -> dict[int, BlockLabels]:  # noqa: ARG001  # the 
 
 
 @lru_cache(maxsize=2)
-def _opened(digest: str, root: Path, labels: str) -> tuple[Store, Labels]:  # noqa: ARG001  # as above
-    store = open_store(root)
+def _opened(digest: str, location: Location, labels: str) -> tuple[Store, Labels]:  # noqa: ARG001  # as above
+    store = open_store(location)
     return store, store.labels(labels)
 
 

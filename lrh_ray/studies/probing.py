@@ -23,6 +23,7 @@ from lrh_ray.errors import NotConverged, StoreIncomplete
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import reduce_blocks, sample
+from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.probe_classes import fit_classes
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -47,9 +48,9 @@ def probe(config: RunConfig, *, address: str = EMBEDDED, progress: Progress | No
         NotConverged: A logistic probe did not reach its certificate.
     """
     progress = progress or Silent()
-    store = open_store(config.store_path)
+    store = open_store(config.store_location)
     if not store.sealed:
-        raise StoreIncomplete(f"The store {str(store.path)!r} is not sealed. Finish it with `lrh extract CONFIG`.")
+        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
     question = _question(store, config)
     standing = config.results_path / result_digest(question)
     if (standing / "result.json").exists():
@@ -82,10 +83,10 @@ def _question(store: Store, config: RunConfig) -> Result:
 def _answer(store: Store, config: RunConfig, question: Result, progress: Progress, started: float) -> Result:
     design = make_design(store, store.labels(LABELS), config.probe)
     rowset = Rowset(
-        root=store.path.resolve(),
+        location=absolute(store.location),
         labels=LABELS,
         design=design,
-        digest=digest_json({**question.inputs, "resolved": question.resolved, "root": str(store.path.resolve())}),
+        digest=digest_json({**question.inputs, "resolved": question.resolved, "root": str(absolute(store.location))}),
     )
     progress.begin(f"moments of {len(store.sites)} sites", len(store.sites), "sites")
     moments = {}

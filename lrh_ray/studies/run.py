@@ -11,6 +11,7 @@ from lrh_ray.config import settings
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.store.config import StoreConfig
+from lrh_ray.store.objects import Location
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.text.config import TextConfig
 
@@ -51,8 +52,9 @@ class RunConfig:
         return Path(self.runs) / self.name
 
     @property
-    def store_path(self) -> Path:
-        return self.folder / "store"
+    def store_location(self) -> Location:
+        """Folder or URL of the run's store."""
+        return self.folder / "store" if self.store.location is None else self.store.location
 
     @property
     def results_path(self) -> Path:

@@ -1,13 +1,14 @@
 """Small real stores, filled without a model: rows are a pure function of (site, global row)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from lrh_ray.records import Concept, Corpus, Document, ModelFacts, Receipt, SiteSpec, Span, TokenBatch
+from lrh_ray.store.codecs import Compression
 from lrh_ray.store.config import StoreConfig
+from lrh_ray.store.objects import Location
 from lrh_ray.store.plan import DTYPES, Plan, make_plan
 from lrh_ray.store.seal import create_store
 from lrh_ray.store.writer import BlockWriter
@@ -20,7 +21,7 @@ SITES = (SiteSpec(name="resid.0", width=24, layer=0), SiteSpec(name="final_norm"
 class FakeStore:
     """A planned store with what it was planned from."""
 
-    root: Path
+    root: Location
     plan: Plan
     tokens: TokenBatch
     corpus: Corpus
@@ -71,12 +72,24 @@ def make_model(dtype: Dtype = "bfloat16") -> ModelFacts:
 
 
 def make_store(
-    root: Path, lengths: list[int], *, rows_per_block: int | None = None, dtype: Dtype = "bfloat16", seed: int = 0
+    root: Location,
+    lengths: list[int],
+    *,
+    rows_per_block: int | None = None,
+    dtype: Dtype = "bfloat16",
+    seed: int = 0,
+    compression: Compression = "none",
 ) -> FakeStore:
     """Plan a store of documents of the given lengths; no rows yet."""
     tokens = make_tokens(lengths)
     corpus = make_corpus(tokens)
-    config = StoreConfig(sites=("resid.0", "final_norm"), rows_per_block=rows_per_block, min_blocks=6, seed=seed)
+    config = StoreConfig(
+        sites=("resid.0", "final_norm"),
+        rows_per_block=rows_per_block,
+        min_blocks=6,
+        seed=seed,
+        compression=compression,
+    )
     plan = make_plan(tokens, make_model(dtype), config, {"corpus": corpus.digest})
     create_store(root, plan, tokens, corpus, config_yaml="name: fake\n", provenance={"made_by": "tests"})
     return FakeStore(root=root, plan=plan, tokens=tokens, corpus=corpus)

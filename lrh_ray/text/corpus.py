@@ -56,7 +56,7 @@ def read_corpus(config: TextConfig, *, folder: Path) -> Corpus:
         )
     _refuse_repeated_ids(kept.found)
     chosen = spread([found.document for found in kept.found], config.max_documents)
-    concepts = _catalogue(chosen, taggers, _descriptions(config.sources))
+    concepts = catalogue(chosen, taggers, _descriptions(config.sources))
     documents = tuple(replace(document, spans=document.spans + tag(document.text, taggers)) for document in chosen)
     return Corpus(documents=documents, concepts=concepts, skipped=kept.skipped, digest=_digest(documents, concepts))
 
@@ -100,7 +100,7 @@ def _refuse_repeated_ids(found: Iterable[Found]) -> None:
         places[name] = one.place
 
 
-def _catalogue(
+def catalogue(
     documents: Iterable[Document], taggers: Sequence[str], descriptions: Mapping[str, str]
 ) -> tuple[Concept, ...]:
     """Concepts of the documents' labels, then those of their spans and of the taggers, each sorted by name."""

@@ -28,11 +28,11 @@ DESCRIPTIONS: Mapping[str, str] = {}
 def read(source: JsonlSource, folder: Path) -> Iterator[Reading]:
     """One reading per line that is not blank, file after file."""
     for file in corpus_files(source.path, folder):
-        for number, line in _lines(file):
+        for number, line in lines_of(file):
             yield attempt(f"{file.path}:{number}", _document, line, f"{file.name}:{number}")
 
 
-def _lines(file: CorpusFile) -> Iterator[tuple[int, bytes]]:
+def lines_of(file: CorpusFile) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, numbered from 1. Only a line feed ends a line: JSON strings may hold U+2028."""
     try:
         with file.path.open("rb") as stream:
@@ -44,19 +44,20 @@ def _lines(file: CorpusFile) -> Iterator[tuple[int, bytes]]:
 
 
 def _document(line: bytes, default_id: str) -> Document:
-    record = _json_object(line)
+    record = json_object(line)
     if "text" not in record:
         raise RecordError(f"the key 'text' is missing; keys found: {', '.join(map(repr, record)) or 'none'}.")
     text = unicode_string(record["text"], "text")
     return Document(
         id=document_id(record.get("id", default_id)),
         text=text,
-        labels=_labels(record.get("labels", {})),
-        spans=_spans(record.get("spans", []), text),
+        labels=labels_of(record.get("labels", {})),
+        spans=spans_of(record.get("spans", []), text),
     )
 
 
-def _json_object(line: bytes) -> dict[str, object]:
+def json_object(line: bytes) -> dict[str, object]:
+    """The object on one line."""
     try:
         record = json.loads(line.decode("utf-8"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
@@ -82,7 +83,8 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return record
 
 
-def _labels(labels: object) -> dict[str, str]:
+def labels_of(labels: object) -> dict[str, str]:
+    """Labels of a whole document."""
     if not isinstance(labels, dict):
         raise RecordError(f"`labels` is {type(labels).__name__}, not an object of concept: value.")
     return {
@@ -91,7 +93,8 @@ def _labels(labels: object) -> dict[str, str]:
     }
 
 
-def _spans(spans: object, text: str) -> tuple[Span, ...]:
+def spans_of(spans: object, text: str) -> tuple[Span, ...]:
+    """Labelled characters of `text`."""
     if not isinstance(spans, list):
         raise RecordError(f"`spans` is {type(spans).__name__}, not a list.")
     return tuple(_span(span, text, f"spans[{index}]") for index, span in enumerate(spans))

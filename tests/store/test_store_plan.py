@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lrh_ray.errors import CorpusError, DocumentTooLong, StoreConflict
 from lrh_ray.store.config import StoreConfig
+from lrh_ray.store.objects import open_objects
 from lrh_ray.store.packing import pack, size_blocks
 from lrh_ray.store.plan import make_plan, read_plan
 from lrh_ray.testing.stores import make_model, make_store, make_tokens
@@ -68,7 +69,7 @@ def test_an_empty_corpus_is_refused():
 @given(lengths=lengths_lists)
 def test_a_plan_on_disk_is_the_plan_in_memory(lengths, tmp_path_factory):
     fake = make_store(tmp_path_factory.mktemp("plan") / "store", lengths)
-    stored = read_plan(fake.root)
+    stored = read_plan(open_objects(fake.root))
     assert stored.digest == fake.plan.digest
     assert stored.sites == fake.plan.sites
     for name in ("source", "starts", "lengths", "valid_rows"):

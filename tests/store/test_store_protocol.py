@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrh_ray.errors import StoreCorrupt, StoreFull, StoreIncomplete
-from lrh_ray.store.commits import commit_path, pending_blocks, publish, read_commit, recover
-from lrh_ray.store.objects import put_if_absent
+from lrh_ray.store.commits import drop_block, pending_blocks, publish, read_commit, recover
+from lrh_ray.store.objects import LocalObjects, open_objects
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.seal import seal
 from lrh_ray.store.statistics import median_norm
@@ -20,6 +20,10 @@ from lrh_ray.store.writer import BlockWriter
 from lrh_ray.testing.stores import fill, make_store, truth, write_block
 
 LENGTHS = [7, 30, 12, 25, 18, 40, 33, 9, 21, 16] * 4
+
+
+def pending(fake):
+    return pending_blocks(open_objects(fake.root), fake.plan)
 
 
 @settings(max_examples=12, deadline=None)
@@ -72,7 +76,7 @@ def test_the_first_attempt_wins_and_the_loser_leaves_nothing(tmp_path):
                 writer.write(site.name, 0, truth(fake.plan, site.name, 0))
             receipts.append(writer.commit())
     assert [receipt.committed for receipt in receipts] == [True, False]
-    assert read_commit(fake.root, 0).attempt == "aa"
+    assert read_commit(open_objects(fake.root), 0).attempt == "aa"
     assert not list((fake.root / "staging").iterdir())
 
 
@@ -98,7 +102,7 @@ def test_leaving_without_commit_discards(tmp_path):
     with pytest.raises(RuntimeError, match="model broke"):
         break_half_way()
     assert not list((fake.root / "staging").iterdir())
-    assert 0 in pending_blocks(fake.root, fake.plan)
+    assert 0 in pending(fake)
 
 
 @pytest.mark.parametrize("mistake", ["twice", "missing", "outside", "nan"])
@@ -120,18 +124,19 @@ def test_a_backend_that_breaks_its_promise_cannot_commit(tmp_path, mistake):
 
     with pytest.raises(StoreCorrupt):
         misbehave()
-    assert 0 in pending_blocks(fake.root, fake.plan)
+    assert 0 in pending(fake)
 
 
 def test_a_committed_block_that_was_not_published_is_finished_by_recovery(tmp_path, monkeypatch):
     fake = make_store(tmp_path / "store", LENGTHS)
-    monkeypatch.setattr("lrh_ray.store.writer.publish", lambda root, commit: None)
+    monkeypatch.setattr("lrh_ray.store.commits.publish", lambda objects, commit: None)
     write_block(fake, 0)
+    monkeypatch.undo()
     assert list((fake.root / "staging").iterdir())
-    recover(fake.root)
+    recover(open_objects(fake.root), fake.plan.num_blocks)
     assert open_store(fake.root).block_rows("resid.0", 0).tobytes() == truth(fake.plan, "resid.0", 0).tobytes()
     assert not list((fake.root / "staging").iterdir())
-    publish(fake.root, read_commit(fake.root, 0))  # again, to no effect
+    publish(open_objects(fake.root), read_commit(open_objects(fake.root), 0))  # again, to no effect
 
 
 def test_recovery_leaves_the_staging_of_a_living_writer_alone(tmp_path):
@@ -139,7 +144,7 @@ def test_recovery_leaves_the_staging_of_a_living_writer_alone(tmp_path):
     with BlockWriter(fake.root, fake.plan, block=0, attempt="a1", worker="t") as writer:
         for site in fake.plan.sites:
             writer.write(site.name, 0, truth(fake.plan, site.name, 0))
-        assert recover(fake.root) == 0
+        assert recover(open_objects(fake.root), fake.plan.num_blocks) == 0
         assert writer.commit().committed
     assert open_store(fake.root).block_rows("resid.0", 0).tobytes() == truth(fake.plan, "resid.0", 0).tobytes()
 
@@ -149,8 +154,9 @@ def test_put_if_absent_has_one_winner_among_racing_processes(tmp_path):
         """
         import sys
         from pathlib import Path
-        from lrh_ray.store.objects import put_if_absent
-        won = [put_if_absent(Path(sys.argv[1]) / str(key), sys.argv[2].encode()) for key in range(60)]
+        from lrh_ray.store.objects import LocalObjects
+        objects = LocalObjects(Path(sys.argv[1]))
+        won = [objects.put(str(key), sys.argv[2].encode()) is not None for key in range(60)]
         print("".join("1" if one else "0" for one in won))
         """
     )
@@ -160,7 +166,7 @@ def test_put_if_absent_has_one_winner_among_racing_processes(tmp_path):
     ]
     won = [[int(bit) for bit in racer.communicate()[0].strip()] for racer in racers]
     assert np.sum(won, axis=0).tolist() == [1] * 60
-    assert not put_if_absent(tmp_path / "0", b"late")
+    assert LocalObjects(tmp_path).put("0", b"late") is None
     assert len(list(tmp_path.iterdir())) == 60
 
 
@@ -170,12 +176,14 @@ KILLED_WRITER = textwrap.dedent(
     from pathlib import Path
     from lrh_ray.testing.stores import FakeStore, write_block
     from lrh_ray.store.commits import pending_blocks, recover
+    from lrh_ray.store.objects import open_objects
     from lrh_ray.store.plan import read_plan
     root = Path(sys.argv[1])
-    plan = read_plan(root)
-    recover(root)
+    objects = open_objects(root)
+    plan = read_plan(objects)
+    recover(objects, plan.num_blocks)
     print("ready", flush=True)
-    for block in pending_blocks(root, plan):
+    for block in pending_blocks(objects, plan):
         write_block(FakeStore(root=root, plan=plan, tokens=None, corpus=None), block, attempt=sys.argv[2])
     """
 )
@@ -194,8 +202,8 @@ def test_writers_killed_at_random_moments_leave_a_store_that_the_next_finishes(t
         time.sleep(float(rng.uniform(0, 0.06)))
         writer.kill()
         writer.communicate()
-    recover(fake.root)
-    for block in pending_blocks(fake.root, fake.plan):
+    recover(open_objects(fake.root), fake.plan.num_blocks)
+    for block in pending(fake):
         write_block(fake, block, attempt="ee")
     assert seal(fake.root, fake.plan, parity={})["root"] == expected
     assert not list((fake.root / "staging").iterdir())
@@ -207,8 +215,8 @@ def test_dropping_the_commit_of_a_damaged_block_mends_it(tmp_path):
     root = seal(fake.root, fake.plan, parity={})["root"]
     path = fake.root / "data.zarr" / "acts" / "resid.0" / "c" / "2" / "0"
     path.write_bytes(bytes(len(path.read_bytes())))
-    commit_path(fake.root, 2).unlink()
-    assert pending_blocks(fake.root, fake.plan) == (2,)
+    drop_block(open_objects(fake.root), 2)
+    assert pending(fake) == (2,)
     write_block(fake, 2, attempt="b2")
     assert open_store(fake.root).block_rows("resid.0", 2).tobytes() == truth(fake.plan, "resid.0", 2).tobytes()
     assert seal(fake.root, fake.plan, parity={})["root"] == root
@@ -218,7 +226,7 @@ def test_blocks_computed_again_must_have_the_sealed_content(tmp_path):
     fake = make_store(tmp_path / "store", LENGTHS)
     fill(fake)
     seal(fake.root, fake.plan, parity={})
-    commit_path(fake.root, 2).unlink()
+    drop_block(open_objects(fake.root), 2)
     with BlockWriter(fake.root, fake.plan, block=2, attempt="b2", worker="t") as writer:
         for site in fake.plan.sites:
             writer.write(site.name, 0, truth(fake.plan, site.name, 2) * 2)
@@ -231,29 +239,38 @@ def test_a_lost_acknowledgement_of_the_commit_loses_nothing(tmp_path, monkeypatc
     """The link succeeds and the call fails afterwards (a broken disk), or answers "exists" (a network file system)."""
     fake = make_store(tmp_path / "store", LENGTHS)
 
-    def link_then_fail(path, data):
-        put_if_absent(path, data)
-        raise OSError(5, "Input/output error")
+    put = LocalObjects.put
 
-    def link_then_deny(path, data):
-        put_if_absent(path, data)
-        return False
+    def link_then_fail(self, key, data, *, over=None):
+        tag = put(self, key, data, over=over)
+        if key.startswith("commits/"):
+            raise OSError(5, "Input/output error")
+        return tag
+
+    def link_then_deny(self, key, data, *, over=None):
+        tag = put(self, key, data, over=over)
+        return None if key.startswith("commits/") else tag
 
     for block, broken in enumerate((link_then_fail, link_then_deny)):
-        monkeypatch.setattr("lrh_ray.store.commits.put_if_absent", broken)
+        monkeypatch.setattr(LocalObjects, "put", broken)
         assert write_block(fake, block).committed
         monkeypatch.undo()
-        recover(fake.root)
+        recover(open_objects(fake.root), fake.plan.num_blocks)
         stored = open_store(fake.root).block_rows("resid.0", block)
         assert stored.tobytes() == truth(fake.plan, "resid.0", block).tobytes()
 
 
 def test_a_sweep_with_an_old_view_publishes_what_committed_meanwhile(tmp_path, monkeypatch):
     fake = make_store(tmp_path / "store", LENGTHS)
-    monkeypatch.setattr("lrh_ray.store.writer.publish", lambda root, commit: None)
+    monkeypatch.setattr("lrh_ray.store.commits.publish", lambda objects, commit: None)
     write_block(fake, 0)
-    monkeypatch.setattr("lrh_ray.store.commits.read_commits", lambda root: {})
-    recover(fake.root)
+    monkeypatch.undo()
+    seen = iter([None])  # the sweeper's first look finds no commit
+    standing = read_commit
+    monkeypatch.setattr(
+        "lrh_ray.store.commits.read_commit", lambda objects, block: next(seen, standing(objects, block))
+    )
+    recover(open_objects(fake.root), fake.plan.num_blocks)
     monkeypatch.undo()
     assert open_store(fake.root).block_rows("resid.0", 0).tobytes() == truth(fake.plan, "resid.0", 0).tobytes()
     assert not list((fake.root / "staging").iterdir())
@@ -277,12 +294,12 @@ def test_a_full_disk_is_one_typed_error_and_loses_nothing(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lrh_ray.store.writer.os.pwritev", full)
+    monkeypatch.setattr("lrh_ray.store.shard_writer.os.pwritev", full)
     with pytest.raises(StoreFull, match="repeat the same command"):
         write_block(fake, 1)
     monkeypatch.undo()
-    assert pending_blocks(fake.root, fake.plan) == tuple(range(1, fake.plan.num_blocks))
-    fill_rest = [write_block(fake, block) for block in pending_blocks(fake.root, fake.plan)]
+    assert pending(fake) == tuple(range(1, fake.plan.num_blocks))
+    fill_rest = [write_block(fake, block) for block in pending(fake)]
     assert all(receipt.committed for receipt in fill_rest)
 
 
@@ -299,14 +316,15 @@ def test_a_flipped_bit_is_found_when_read_and_located(tmp_path):
 
 def test_a_commit_whose_objects_are_gone_is_named(tmp_path, monkeypatch):
     fake = make_store(tmp_path / "store", LENGTHS)
-    monkeypatch.setattr("lrh_ray.store.writer.publish", lambda root, commit: None)
+    monkeypatch.setattr("lrh_ray.store.commits.publish", lambda objects, commit: None)
     write_block(fake, 0)
     for path in (fake.root / "staging").iterdir():
         path.unlink()
-    with pytest.raises(StoreCorrupt, match="Remove its commit"):
-        recover(fake.root)
-    commit_path(fake.root, 0).unlink()
-    recover(fake.root)
+    monkeypatch.undo()
+    with pytest.raises(StoreCorrupt, match="drops the block"):
+        seal(fake.root, fake.plan, parity={})
+    drop_block(open_objects(fake.root), 0)
+    assert 0 in pending(fake)
 
 
 @given(

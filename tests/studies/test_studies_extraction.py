@@ -16,6 +16,7 @@ import transformers
 from conftest import config_of
 
 from lrh_ray.errors import (
+    BlockFailed,
     CheckpointMissing,
     CorpusError,
     DocumentTooLong,
@@ -25,7 +26,7 @@ from lrh_ray.errors import (
     StoreFull,
 )
 from lrh_ray.records import Receipt
-from lrh_ray.store.commits import commit_path
+from lrh_ray.store.commits import PACK, record_key
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.extraction import extract, plan_facts, plan_run
 
@@ -87,12 +88,13 @@ def test_a_run_resumes_from_the_blocks_that_stand(material, extracted, monkeypat
         extract(config_of(material, "name=resumed"), folder=material)
     monkeypatch.undo()
     store = open_store(material / "runs" / "resumed")
-    done = {block: commit_path(store.path, block).read_bytes() for block in store.commits}
+    done = {block: Path(store.location, record_key(block)).read_bytes() for block in store.commits}
     assert len(done) >= 5
     assert not store.sealed
     resumed = extract(config_of(material, "name=resumed"), folder=material)
     assert resumed["root"] == extracted["root"]
-    assert all(commit_path(store.path, block).read_bytes() == record for block, record in done.items())
+    packed = Path(store.location, PACK).read_bytes().splitlines()
+    assert set(done.values()) <= set(packed)
 
 
 RUN = """
@@ -136,9 +138,8 @@ def test_the_plan_tells_bytes_files_and_rows_before_anything_runs(material, extr
     store = Path(extracted["store"])
     shards = [path for path in (store / "data.zarr" / "acts").rglob("0") if path.is_file()]
     assert facts["bytes"] == sum(path.stat().st_size for path in shards)
-    assert facts["files"] == len(shards) + len(list(store.glob("statistics/*/*"))) + len(
-        list(store.glob("commits/*/*.json"))
-    )
+    assert not list(store.glob("commits/*/*.json"))
+    assert facts["files"] == len(shards) + len(list(store.glob("statistics/*/*"))) + len([store / PACK])
 
 
 def test_a_store_whose_model_changed_does_not_seal(material, cluster, monkeypatch):
@@ -149,9 +150,9 @@ def test_a_store_whose_model_changed_does_not_seal(material, cluster, monkeypatc
     from lrh_ray.store.writer import BlockWriter
 
     def forge(blocks, task, pool, running, *, on_receipt):
-        plan = open_store(task.root).plan
+        plan = open_store(task.location).plan
         for block in blocks:
-            with BlockWriter(task.root, plan, block=block, attempt="f", worker="forger") as writer:
+            with BlockWriter(task.location, plan, block=block, attempt="f", worker="forger") as writer:
                 for site in plan.sites:
                     shape = int(plan.valid_rows[block]), site.width
                     writer.write(site.name, 0, forged.normal(size=shape).astype(np.float32))
@@ -160,7 +161,45 @@ def test_a_store_whose_model_changed_does_not_seal(material, cluster, monkeypatc
     monkeypatch.setattr(extraction, "map_blocks", forge)
     with pytest.raises(ParityError, match="not sealed"):
         extract(config, folder=material)
-    assert not open_store(config.store_path).sealed
+    assert not open_store(config.store_location).sealed
+
+
+def test_a_store_grows_by_sites_and_by_documents_and_reads_as_one(material, extracted):
+    half = extract(config_of(material, "name=half", "text.max_documents=40"), folder=material)
+    base = f"store.base={half['store']}"
+    later = extract(config_of(material, "name=later", base), folder=material)
+    assert half["rows"] + later["rows"] == extracted["rows"]
+    joined = open_store([half["store"], later["store"]])
+    assert sorted(joined.document_ids) == sorted(open_store(extracted["store"]).document_ids)
+    wider = ["name=wider", base, "text.max_documents=40", "store.sites=[resid.0, resid.1]"]
+    added = extract(config_of(material, *wider), folder=material)
+    assert added["sites"] == ["resid.1"]
+    both = open_store([half["store"], added["store"]])
+    np.testing.assert_array_equal(both.keys(1).token_id, open_store(half["store"]).keys(1).token_id)
+    assert added["parity"]["passed"]
+    with pytest.raises(StoreConflict, match="nothing to add"):
+        extract(config_of(material, "name=nothing", base, "text.max_documents=40"), folder=material)
+
+
+def test_blocks_that_cannot_be_computed_are_left_out_by_name_only(material, extracted, monkeypatch):
+    import lrh_ray.studies.extraction as extraction
+
+    map_blocks = extraction.map_blocks
+
+    def fail_at_two(blocks, *arguments, **settings):
+        map_blocks([block for block in blocks if block != 2], *arguments, **settings)
+        raise BlockFailed("block 2 failed 3 times")
+
+    config = config_of(material, "name=gap")
+    monkeypatch.setattr(extraction, "map_blocks", fail_at_two)
+    with pytest.raises(BlockFailed):
+        extract(config, folder=material)
+    facts = extract(config, folder=material, allow_missing=True)
+    assert facts["sealed"]
+    assert facts["blocks"] == facts["blocks_planned"] - 1
+    assert open_store(facts["store"]).missing_blocks == (2,)
+    monkeypatch.undo()
+    assert extract(config, folder=material)["root"] == extracted["root"]  # the gap is filled by the same command
 
 
 @pytest.mark.parametrize(

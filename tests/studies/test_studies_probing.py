@@ -12,6 +12,7 @@ from lrh_ray.analyses.moments import absolute_penalties
 from lrh_ray.artifacts import load_result
 from lrh_ray.errors import NotEnoughData, ResultMissing, StoreIncomplete, UnknownName
 from lrh_ray.runtime.reduce import reduce_blocks
+from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -37,7 +38,7 @@ def result(config):
 
 @pytest.fixture(scope="module")
 def store(config):
-    return open_store(config.store_path)
+    return open_store(config.store_location)
 
 
 def auc(result, site, concept, kind="logistic"):
@@ -113,7 +114,7 @@ def test_the_same_question_has_one_answer_on_disk(config, result):
     place = probe(config)
     again = load_result(place)
     assert again.measures == result.measures
-    other = probe(config_of(config.store_path.parents[2], "name=probed", "probe.seed=1"))
+    other = probe(config_of(config.store_location.parents[2], "name=probed", "probe.seed=1"))
     assert other != place
 
 
@@ -138,7 +139,7 @@ def test_stored_weights_reproduce_the_numbers(result, store, config):
 def test_moments_and_solvers_equal_scikit_learn_on_stored_rows(store, config):
     """The distributed pass feeds the solver what scikit-learn sees in memory."""
     design = make_design(store, store.labels(), config.probe)
-    rowset = Rowset(root=store.path.resolve(), labels="corpus", design=design, digest="test")
+    rowset = Rowset(location=absolute(store.location), labels="corpus", design=design, digest="test")
     shift = np.zeros(store.plan.site("resid.2").width)
     moments = reduce_blocks(
         range(store.plan.num_blocks), MomentsPass(rowset=rowset, site="resid.2", shift=shift)
@@ -167,12 +168,12 @@ def test_mistakes_are_named(config, material):
 
 
 def test_an_unsealed_store_is_refused(config, material):
-    (config.store_path / "manifest.json").rename(material / "manifest.json")
+    (config.store_location / "manifest.json").rename(material / "manifest.json")
     try:
         with pytest.raises(StoreIncomplete, match="not sealed"):
             probe(config)
     finally:
-        (material / "manifest.json").rename(config.store_path / "manifest.json")
+        (material / "manifest.json").rename(config.store_location / "manifest.json")
 
 
 def test_the_report_of_a_real_result_stands_alone(result, config, tmp_path):

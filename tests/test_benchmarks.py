@@ -1,0 +1,169 @@
+"""Every benchmark runs on tiny rows and gives figures that can be true; the page says what the JSON says."""
+
+import importlib
+import itertools
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[1]
+ROWS, DIM = 4096, 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _path():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield
+
+
+def module(name):
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    path = folder / "out" / "store.json"
+    arguments = f"--json {path} --quick --pairs 2 --rows {ROWS} --dim {DIM} --memory {folder}/m --disk {folder}/d"
+    module("store").main(arguments.split())
+    assert not list((folder / "m").iterdir())
+    assert not list((folder / "d").iterdir())
+    return json.loads(path.read_text())
+
+
+def test_every_target_and_peer_is_measured_or_missing_with_a_reason(facts):
+    store, peers = module("store"), module("store_peers")
+    targets = {record["measure"]: record["target"] for record in facts["measures"] if record["target"] is not None}
+    assert targets.keys() == {
+        "write",
+        "durable",
+        "warm shuffled read",
+        "warm shuffled read, verified",
+        "cold shuffled read",
+        "peer read",
+    }
+    assert (targets["write"], targets["durable"], targets["cold shuffled read"]) == (0.75, 0.70, 0.60)
+    assert (targets["warm shuffled read"], targets["warm shuffled read, verified"]) == (0.90, 0.50)
+    read = {record["limit"] for record in facts["measures"] if record["measure"] == "peer read"}
+    assert read | facts["missing"].keys() == {peer.name for peer in peers.PEERS} | store.NOT_MEASURED.keys()
+    assert {"zarr-python, default pipeline", "TensorStore", "safetensors", "Parquet", "HF datasets"} <= read
+    assert all(facts["missing"].values())
+
+
+def test_ratios_follow_from_the_seconds(facts):
+    for record in facts["measures"]:
+        assert (record["rows"], record["dim"]) == (ROWS, DIM)
+        assert len(record["ratios"]) == len(record["seconds"]) == len(record["other_load"]) == 2
+        for ratio, (limit, ours) in zip(record["ratios"], record["seconds"], strict=True):
+            assert ratio == pytest.approx(limit / ours, rel=0.02)
+        low, high = record["interval"]
+        assert 0 < low <= record["ratio"] <= high < 1e4
+        assert record["met"] in ((None,) if record["target"] is None else (record["ratio"] >= record["target"],))
+        assert 0 <= record["noisy_pairs"] <= 2
+        assert all(speed > 0 for speed in record["gb_per_second"].values())
+
+
+def test_the_machine_is_described(facts):
+    machine = facts["machine"]
+    assert machine["cores"] >= 1
+    assert machine["memory_gib"] > 0
+    assert machine["packages"]["numpy"] == np.__version__
+    (size,) = facts["settings"]["sizes"]
+    assert size["bytes"] == ROWS * DIM * 2
+    assert size["rows_per_piece"] % size["rows_per_chunk"] == 0
+
+
+def test_the_page_is_made_from_any_run_and_shows_its_figures(facts):
+    text = module("table").page(facts)
+    for record in facts["measures"]:
+        assert f"{record['ratio']:.2f} [{record['interval'][0]:.2f}, {record['interval'][1]:.2f}]" in text
+    assert facts["command"] in text
+    for name in facts["missing"]:
+        assert name in text
+
+
+def test_the_page_in_the_docs_is_the_one_that_the_results_make():
+    facts = json.loads((ROOT / "benchmarks" / "results" / "store.json").read_text())
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == module("table").page(facts)
+
+
+def test_a_side_that_does_the_same_work_twice_is_half_as_fast():
+    pairs = module("store_pairs")
+    order = []
+
+    def work(name, times):
+        order.append(name)
+        time.sleep(0.02 * times)
+
+    once, twice = (pairs.Side(name=name, run=partial(work, name, n)) for n, name in ((1, "once"), (2, "twice")))
+    record = pairs.measure(once, twice, pairs=7, quiet=pairs.Quiet(patience=0.0), warm_up=False)
+    assert record["ratio"] == pytest.approx(0.5, rel=0.2)
+    assert order == ["once", "twice"] * 7
+
+
+def test_waiting_is_bounded_each_time_and_in_all(monkeypatch):
+    pairs = module("store_pairs")
+    monkeypatch.setattr(pairs, "OTHER_LOAD", -1.0)  # never quiet
+    monkeypatch.setattr(pairs, "SAMPLE_SECONDS", 0.01)
+    quiet = pairs.Quiet(patience=0.05, budget=0.12)
+    waits = [quiet.wait() for _ in range(6)]
+    assert all(wait < 0.1 for wait in waits)
+    assert sum(waits) < 0.3
+    assert waits[-1] < 0.02
+    spread = pairs.Quiet(patience=0.05, allowance=0.05, budget=10.0)
+    assert sum(spread.wait() for _ in range(5)) < 0.15
+    spread.begin()
+    assert spread.wait() >= 0.04
+
+
+def test_other_load_leaves_our_own_work_out():
+    pairs = module("store_pairs")
+    load, started, own = pairs.OtherLoad(), time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < 0.5:
+        sum(range(1000))
+    ours = (time.process_time() - own) / 0.5
+    assert load.cores() <= psutil.cpu_count() - ours + 0.2
+    load = pairs.OtherLoad()
+    load._start = tuple(start - back for start, back in zip(load._start, (100.0, 250.0, 50.0), strict=True))
+    assert load.cores() == pytest.approx(2.0, abs=0.1)  # in 100 s: 250 s of work, 50 s of it ours
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=40))
+def test_the_interval_holds_the_median_and_its_coverage_is_that_of_coin_tosses(values):
+    low, high, coverage = module("store_pairs").median_interval(values)
+    assert low <= np.median(values) <= high
+    rank = sorted(values).index(low) + 1
+    n = len(values)
+    if n >= 6:
+        assert coverage >= 0.95
+    if len(set(values)) == n:
+        heads = [sum(toss) for toss in itertools.product((0, 1), repeat=n)] if n <= 10 else None
+        expected = 1 - 2 * sum(math.comb(n, k) for k in range(rank)) / 2**n
+        assert coverage == pytest.approx(max(0.0, expected), abs=1e-9)
+        if heads is not None:
+            inside = np.mean([rank <= count <= n - rank for count in heads])
+            assert coverage == pytest.approx(max(0.0, inside), abs=1e-9) or n == 1
+
+
+def test_a_reader_that_drops_or_repeats_a_row_is_found():
+    rows, read = module("store_rows"), module("store_read")
+    data = rows.Data(ROWS, DIM)
+    source = data.source
+
+    def epoch(order):
+        return lambda take: take(source[order])
+
+    whole = np.arange(ROWS)
+    read.check_epoch(data, "any order", epoch(whole[::-1]))
+    for wrong in (whole[:-1], np.append(whole[:-1], 0)):
+        with pytest.raises(RuntimeError, match="other rows"):
+            read.check_epoch(data, "wrong", epoch(wrong))
