@@ -6,7 +6,7 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-01 clean
+.PHONY: install demo test lint types contracts unit prove-01 prove-02 bench-store clean
 
 install: $(STAMP)
 
@@ -41,6 +41,16 @@ unit: install
 # Twenty SIGKILLs at random moments, and the calibration of the null control over twenty seeds.
 prove-01: install
 	$(BIN)/python benchmarks/prove_spine.py --json benchmarks/results/prove_spine.json
+
+# Crash schedules, SIGKILLs and corruptions of the store, in their large sizes.
+prove-02: install
+	$(BIN)/python benchmarks/prove_store.py --json benchmarks/results/prove_store.json
+
+# Ratios of the store to the disk, to memory and to other tools; wants a quiet machine.
+bench-store: install
+	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py --json benchmarks/results/store.json
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrh_ray.cli.facts import show_facts
+from lrh_ray.cli.show import show_facts
 
 if TYPE_CHECKING:
     from lrh_ray.records import Receipt

@@ -8,15 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lrh_ray.cli.show import show_facts
 from lrh_ray.records import Plain
-
-
-def show_facts(facts: Mapping[str, Plain], as_json: bool) -> None:
-    """Facts for a program or for a person."""
-    if as_json:
-        typer.echo(json.dumps(facts))
-    else:
-        print_facts(facts)
 
 
 def print_facts(facts: Mapping[str, Plain]) -> None:

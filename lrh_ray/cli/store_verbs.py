@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrh_ray.cli.data_verbs import Json, StorePlace
-from lrh_ray.cli.facts import show_facts
+from lrh_ray.cli.show import show_facts
 
 if TYPE_CHECKING:
     from lrh_ray.store.findings import Repaired, Verdict

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, push
-from lrh_ray.cli.facts import show_facts
+from lrh_ray.cli.show import show_facts
 from lrh_ray.cli.store_verbs import gc, status, verify
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from lrh_ray.testing.stores import make_store
 ROWS = 8
 WRITERS = 4
 LONGEST = 0.06
-FRESH_LONGEST = 0.5
+FRESH_LONGEST = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

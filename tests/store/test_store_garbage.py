@@ -1,6 +1,5 @@
 """Garbage goes, and nothing else: not what a commit names, not what a living writer holds, not what is not ours."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from lrh_ray.store.seal import seal
 from lrh_ray.store.status import store_status
 from lrh_ray.store.verify import verify
 from lrh_ray.store.writer import BlockWriter
+from lrh_ray.testing.memory import MemoryObjects
 from lrh_ray.testing.stores import FakeStore, fill, make_store, truth, write_block
 
 LENGTHS = [7, 30, 12, 25, 18, 40, 33, 9, 21, 16]
@@ -156,7 +156,7 @@ def test_damaged_records_stop_the_collection(fake):
     assert collect_garbage(fake.root, delete=True).items
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(committed=st.sets(st.integers(0, 3)), data=st.data())
 def test_no_committed_byte_ever_goes(tmp_path_factory, committed, data):
     fake = make_store(tmp_path_factory.mktemp("s") / "store", LENGTHS, rows_per_block=64)
@@ -175,46 +175,34 @@ def test_no_committed_byte_ever_goes(tmp_path_factory, committed, data):
 
 
 class Bucket:
-    """Conditional writes in memory, as an object store keeps them; `before` is called before each operation."""
+    """A bucket in memory, filled from a folder; `before` is called before each operation."""
 
     stages = False
+    location = "memory"
 
     def __init__(self, local: Path) -> None:
-        self.found: dict[str, tuple[bytes, Tag]] = {
-            key: (data, Tag("0")) for key, data in contents(local).items() if not key.startswith("commits")
-        }
-        self.location = "memory://bucket"
+        self.inside = MemoryObjects(stages=False)
         self.before: Callable[[str, str], None] = lambda operation, key: None
-        self._tags = itertools.count(1)
+        for key, data in contents(local).items():
+            self.inside.put(key, data)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob | None:
         self.before("get", key)
-        if key not in self.found:
-            return None
-        data, tag = self.found[key]
-        stop = len(data) if length is None else start + length
-        return Blob(data=data[start:stop], num_bytes=len(data), tag=tag)
+        return self.inside.get(key, start, length)
 
     def put(self, key: str, data: bytes | Path, *, over: Tag | None = None) -> Tag | None:
         self.before("put", key)
-        standing = self.found[key][1] if key in self.found else None
-        if standing != over:
-            return None
-        tag = Tag(str(next(self._tags)))
-        self.found[key] = (data if isinstance(data, bytes) else data.read_bytes(), tag)
-        return tag
+        return self.inside.put(key, data, over=over)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        for key, (data, _) in sorted(self.found.items()):
-            if key.startswith(prefix):
-                yield Entry(key=key, num_bytes=len(data))
+        return self.inside.list(prefix)
 
     def delete(self, key: str, *, unless: Callable[[], bool] = lambda: False) -> bool:
         self.before("delete", key)
-        return not unless() and self.found.pop(key, None) is not None
+        return self.inside.delete(key, unless=unless)
 
     def local_path(self, key: str) -> Path | None:
-        return None
+        return self.inside.local_path(key)
 
 
 @pytest.fixture
@@ -248,7 +236,7 @@ def upload(objects: Objects, fake: FakeStore, folder: Path, block: int, attempt:
 
 def test_in_a_bucket_unnamed_objects_go_and_their_claimant_cannot_commit(fake, bucket, tmp_path):
     assert upload(bucket, fake, tmp_path, 0, "aa")
-    committed = dict(bucket.found)
+    committed = dict(bucket.inside.cells)
 
     class Stop(BaseException):
         pass
@@ -266,33 +254,46 @@ def test_in_a_bucket_unnamed_objects_go_and_their_claimant_cannot_commit(fake, b
     assert {item.key for item in collect_garbage("x", delete=True).items} == uploaded
     assert read_standing(bucket, 1).state == "dropped"
     assert not collect_garbage("x", delete=True).items
-    assert committed.items() <= bucket.found.items()
+    assert committed.items() <= bucket.inside.cells.items()
     assert upload(bucket, fake, tmp_path, 1, "cc")
     assert set(read_commits(bucket, fake.plan.num_blocks)) == {0, 1}
 
 
-@pytest.mark.parametrize("moment", range(1, 30))
-def test_in_a_bucket_no_commit_ever_misses_an_object_whenever_a_new_attempt_comes(fake, bucket, tmp_path, moment):
-    """A new attempt runs, whole, before the n-th operation of the collection."""
-    for site in fake.plan.sites:
-        bucket.found[object_key(site.name, 1)] = (b"left behind", Tag("old"))
-    left = [moment]
+def test_in_a_bucket_no_commit_ever_misses_an_object_whenever_a_new_attempt_comes(fake, tmp_path, monkeypatch):
+    """A new attempt runs, whole, before the n-th operation of the collection, for every n."""
+    committed, moment = [], 0
+    while not committed or committed[-1] is not None:
+        moment += 1
+        bucket = Bucket(fake.root)
+        monkeypatch.setattr(garbage, "open_objects", lambda location, found=bucket: found)
+        for site in fake.plan.sites:
+            bucket.put(object_key(site.name, 1), b"left behind")
+        happened = _at(bucket, moment, lambda here=bucket: upload(here, fake, tmp_path, 1, "bb"))
+        collect_garbage("x", delete=True)
+        bucket.before = lambda operation, key: None
+        commit = read_commit(bucket, 1)
+        for name, stored in {} if commit is None else commit.objects.items():
+            found = bucket.get(object_key(name, 1))
+            assert found is not None, (moment, name)
+            assert found.num_bytes == stored.num_bytes, (moment, name)
+        assert commit is not None or upload(bucket, fake, tmp_path, 1, "cc")
+        committed.append(happened or None)
+    assert moment > 20
+
+
+def _at(bucket: Bucket, moment: int, act: Callable[[], object]) -> list[int]:
+    """Run `act` before the bucket's n-th operation; the list fills when it did."""
+    left, happened = [moment], []
 
     def meanwhile(operation, key):
         left[0] -= 1
         if left[0] == 0:
+            happened.append(moment)
             bucket.before = lambda operation, key: None
-            upload(bucket, fake, tmp_path, 1, "bb")
+            act()
 
     bucket.before = meanwhile
-    collect_garbage("x", delete=True)
-    bucket.before = lambda operation, key: None
-    commit = read_commit(bucket, 1)
-    for name, stored in {} if commit is None else commit.objects.items():
-        found = bucket.get(object_key(name, 1))
-        assert found is not None
-        assert found.num_bytes == stored.num_bytes
-    assert commit is not None or upload(bucket, fake, tmp_path, 1, "cc")
+    return happened
 
 
 def test_status_is_told_by_the_store_alone(fake):

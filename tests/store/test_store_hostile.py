@@ -267,7 +267,7 @@ def test_a_parquet_bomb_is_refused(root, kind):
         text = pa.DictionaryArray.from_arrays(index, pa.array(["\0" * (4 << 20)]))
         pq.write_table(pa.table({"id": pa.array(["x"] * 400), "text": text}), path, compression="zstd")
     else:
-        rows = pa.array(np.zeros(20_000_000, dtype=np.int8))
+        rows = pa.array(np.zeros(40_000_000, dtype=np.int8))
         pq.write_table(pa.table({"id": rows, "text": rows}), path, compression="zstd")
     assert path.stat().st_size < 1 << 20
     with pytest.raises(StoreCorrupt, match="more data than"):

@@ -1,4 +1,4 @@
-"""Verify and repair beside the laboratory: levels, unfinished stores, views, staged blocks, sidecars, killed repairs."""
+"""Verify and repair beside the laboratory: levels, unfinished stores, views, staged blocks, killed repairs."""
 
 import json
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lrh_ray.errors import StoreConflict, StoreMissing
+from lrh_ray.errors import PathUnusable, StoreConflict, StoreMissing
 from lrh_ray.records import Concept, Document
-from lrh_ray.store.commits import PACK, object_key, pending_blocks, read_commits, record_key, staged_key
+from lrh_ray.store.commits import PACK, object_key, pending_blocks, read_commits, read_standing, record_key, staged_key
 from lrh_ray.store.labelling import add_sidecar
 from lrh_ray.store.objects import LocalObjects, open_objects
 from lrh_ray.store.plan import IDENTITY, SEALED
@@ -21,6 +21,7 @@ from lrh_ray.store.stamps import stamped
 from lrh_ray.store.verify import verify
 from lrh_ray.store.views import view_dtype
 from lrh_ray.store.writer import BlockWriter
+from lrh_ray.testing.memory import MemoryObjects
 from lrh_ray.testing.stores import FakeStore, fill, make_store, truth, write_block
 
 LENGTHS = [7, 30, 12, 25, 18, 40, 33, 9, 21, 16]
@@ -290,3 +291,36 @@ def test_a_run_folder_is_its_store_and_nothing_is_none(whole, tmp_path):
     (run / "store" / IDENTITY).write_bytes(stamped({"format": "lrh_ray.activations", "version": 1}))
     with pytest.raises(StoreConflict):
         verify(run)
+
+
+def test_a_bucket_is_checked_and_repaired_like_a_folder(whole, monkeypatch):
+    """Nothing but the four operations; a dropped block keeps a record that says so, and no claim survives it."""
+    bucket = MemoryObjects(stages=False)
+    for path in whole.root.rglob("*"):
+        if path.is_file():
+            bucket.put(path.relative_to(whole.root).as_posix(), path.read_bytes())
+    for module in ("verify", "repair"):
+        monkeypatch.setattr(f"lrh_ray.store.{module}.open_objects", lambda location: bucket)
+    assert verify("s3://bucket/store", 2).ok
+    key = object_key("final_norm", 2)
+    found = bucket.get(key)
+    data = bytearray(found.data)
+    data[20] ^= 1
+    bucket.put(key, bytes(data), over=found.tag)
+    verdict = verify("s3://bucket/store", 2)
+    assert [(one.block, one.site, one.key) for one in verdict.findings] == [(2, "final_norm", key)]
+    assert repair("s3://bucket/store", verdict).dropped == (2,)
+    assert read_standing(bucket, 2).state == "dropped"
+    assert pending_blocks(bucket, whole.plan) == (2,)
+
+
+def test_a_service_that_does_not_answer_is_no_damage(whole, monkeypatch):
+    bucket = MemoryObjects(stages=False)
+
+    def refuse(key, start=0, length=None):
+        raise PathUnusable("the object store did not answer")
+
+    monkeypatch.setattr(bucket, "get", refuse)
+    monkeypatch.setattr("lrh_ray.store.verify.open_objects", lambda location: bucket)
+    with pytest.raises(PathUnusable, match="did not answer"):
+        verify("s3://bucket/store", 0)
