@@ -21,6 +21,8 @@ UNUSABLE = {
     errno.EISDIR: "a folder stands where a file is needed",
     errno.EOPNOTSUPP: "the file system lacks hard links",
     errno.ENOSYS: "the file system lacks hard links",
+    errno.EIO: "the disk reports an input/output error; nothing committed is lost",
+    errno.ESTALE: "the network file system lost the file; nothing committed is lost",
 }
 
 

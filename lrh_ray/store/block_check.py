@@ -3,6 +3,7 @@
 Staged files of a committed attempt count as its objects: a reader uses them until they are published.
 """
 
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,8 @@ from lrh_ray.store.shard_check import Buffer, check_shard
 from lrh_ray.store.shard_reader import shard_source
 from lrh_ray.store.touched import all_rows, block_rows, shard_rows
 
-THREADS = 8
+REMOTE_THREADS = 8  # requests in flight
+LOCAL_THREADS = 4  # at most one per core: checksums are the work
 THREADS_FROM_BYTES = 32 << 20
 """Threads cost more than they bring where there is less to read."""
 
@@ -73,6 +75,13 @@ def promised(plan: Plan, manifest: Mapping[str, Plain] | None) -> set[int]:
     return set(range(plan.num_blocks)) - set(missing if isinstance(missing, list) else [])
 
 
+class _OfThread(threading.local):
+    """What each thread has for itself."""
+
+    def __init__(self) -> None:
+        self.buffer = Buffer()
+
+
 def check_blocks(check: Check, plan: Plan, commits: Mapping[int, Commit]) -> None:
     """Every object of every committed block; in threads where that is worth it."""
     staged = {entry.key for entry in check.listing("staging")} if check.objects.stages else set()
@@ -82,14 +91,13 @@ def check_blocks(check: Check, plan: Plan, commits: Mapping[int, Commit]) -> Non
         for commit in commits.values():
             _check_block(check, plan, commit, staged, buffer)
         return
-    local = threading.local()
+    own = _OfThread()
 
     def of_thread(commit: Commit) -> None:
-        if not hasattr(local, "buffer"):
-            local.buffer = Buffer()
-        _check_block(check, plan, commit, staged, local.buffer)
+        _check_block(check, plan, commit, staged, own.buffer)
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    most = min(LOCAL_THREADS, os.cpu_count() or 1) if check.objects.stages else REMOTE_THREADS
+    with ThreadPoolExecutor(most) as threads:
         list(threads.map(of_thread, commits.values()))
 
 

@@ -386,12 +386,12 @@ def unpack(objects: Objects) -> None:
     """Give every packed commit its own record again; the pack goes last."""
     commits = read_pack(objects)
     for commit in commits:
-        _restore_record(objects, commit)
+        restore_record(objects, commit)
     if commits:
         objects.delete(PACK)
 
 
-def _restore_record(objects: Objects, commit: Commit) -> None:
+def restore_record(objects: Objects, commit: Commit) -> None:
     """Put a packed commit at its own key, in place of what a zombie left there."""
     for _ in range(TRIES):
         standing = read_damaged_standing(objects, commit.block)

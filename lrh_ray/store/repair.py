@@ -26,7 +26,7 @@ from typing import cast
 
 from lrh_ray.errors import LrhError, PathUnusable, StoreCorrupt, StoreIncomplete
 from lrh_ray.records import Plain
-from lrh_ray.store.commits import PACK, drop_block, encode_commit, record_key
+from lrh_ray.store.commits import PACK, drop_block, record_key, restore_record
 from lrh_ray.store.findings import Finding, Repaired, Verdict
 from lrh_ray.store.objects import Location, Objects, open_objects
 from lrh_ray.store.pack_check import PackReading, read_damaged_pack
@@ -119,7 +119,7 @@ def _repair_pack(work: _Work, plan: Plan) -> None:
         return  # a whole pack of another time than the manifest is written again with it
     try:
         for commit in reading.commits.values():
-            work.objects.put(record_key(commit.block), encode_commit(commit))
+            restore_record(work.objects, commit)
         work.remove(PACK)
     except PathUnusable:
         if not work.objects.stages:

@@ -54,7 +54,7 @@ def test_an_unpacking_that_trusts_a_zombies_record_is_caught(monkeypatch):
 
         objects.put(record_key(commit.block), encode_commit(commit))
 
-    monkeypatch.setattr("lrh_ray.store.commits._restore_record", trusting)
+    monkeypatch.setattr("lrh_ray.store.commits.restore_record", trusting)
     assert "block 0 was committed by" in broken_by("zombie-repair-posix", switches=3, crashes=0)
 
 
