@@ -6,7 +6,7 @@ of the package may trust the types.
 
 from collections.abc import Mapping
 from types import NoneType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lrh_ray.errors import StoreCorrupt
 
@@ -14,7 +14,7 @@ Types: TypeAlias = type | tuple[type, ...]
 NUMBER = (int, float)
 
 
-def require_fields(record: object, fields: Mapping[str, Types], key: str) -> None:
+def require_fields(record: object, fields: Mapping[Any, Types], key: str) -> None:
     """Refuse a record that lacks a field, or has one of another type. A truth value is no number.
 
     Raises:
