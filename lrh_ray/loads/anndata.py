@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 
 from lrh_ray.errors import TooLarge, UnknownName
-from lrh_ray.layouts import RowMask
 from lrh_ray.loads.arrays import as_store, library
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import RowKeys, Store
@@ -52,7 +51,7 @@ def to_anndata(
     anndata = library("anndata")
     source = as_store(store, (site,))
     wanted = _wanted(source, documents)
-    masks = {block: _mask(source, block, site, wanted, positions, sinks) for block in range(source.plan.num_blocks)}
+    masks = {block: source.row_mask(block, site, wanted, positions, sinks) for block in range(source.plan.num_blocks)}
     num_rows, width = sum(int(mask.sum()) for mask in masks.values()), source.plan.site(site).width
     _check_size(num_rows * width * 4, max_bytes)
     x_ND, keys, filled = np.empty((num_rows, width), dtype=np.float32), [], 0
@@ -106,20 +105,6 @@ def _wanted(store: Store, documents: Sequence[str] | None) -> np.ndarray | None:
     if unknown := set(documents) - set(store.document_ids):
         raise UnknownName(f"The store has no document {sorted(unknown)[0]!r} ({len(unknown)} of those asked for).")
     return np.isin(store.document_ids, list(documents))
-
-
-def _mask(
-    store: Store, block: int, site: str, wanted: np.ndarray | None, positions: range | None, sinks: str
-) -> RowMask:
-    keys = store.keys(block)
-    mask = np.ones(len(keys.index), dtype=bool)
-    if wanted is not None:
-        mask &= wanted[keys.doc]
-    if positions is not None:
-        mask &= np.isin(keys.position, np.asarray(positions))
-    if sinks == "drop":
-        mask &= ~store.sink_mask(block, [site])
-    return mask
 
 
 def _column(keys: Sequence[RowKeys], name: str) -> np.ndarray:

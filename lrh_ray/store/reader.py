@@ -216,12 +216,15 @@ class Store:
         width = self.plan.site(self._known(site)).width
         wanted = None if documents is None else np.isin(self.document_ids, list(documents))
         parts = [
-            self.block_rows(site, block)[self._mask(block, site, wanted, positions, sinks)].astype(DTYPES[dtype])
+            self.block_rows(site, block)[self.row_mask(block, site, wanted, positions, sinks)].astype(DTYPES[dtype])
             for block in self._blocks(missing)
         ]
         return np.concatenate(parts) if parts else np.empty((0, width), DTYPES[dtype])
 
-    def _mask(self, block: int, site: str, wanted: np.ndarray | None, positions: range | None, sinks: str) -> RowMask:
+    def row_mask(
+        self, block: int, site: str, wanted: np.ndarray | None, positions: range | None, sinks: str
+    ) -> RowMask:
+        """Valid rows of a block that pass; `wanted` is [sequences] bool, None takes all."""
         keys = self.keys(block)
         mask = np.ones(len(keys.index), dtype=bool)
         if wanted is not None:
