@@ -20,7 +20,7 @@ from zarr.codecs import Crc32cCodec
 
 from lrh_ray.store.chunk_workers import ChunkWorkers
 from lrh_ray.store.codecs import open_codec
-from lrh_ray.store.shard_writer import Buffers, ShardWriter
+from lrh_ray.store.shard_writer import ShardWriter, chunk_buffers
 from lrh_ray.store.writer import DEPTH, THREADS
 
 WRITE_TARGET, DURABLE_TARGET = 0.75, 0.70
@@ -54,7 +54,7 @@ def stream_shards(data: Data, folder: Path) -> None:
             codec=open_codec("none", BFLOAT16),
             compressed=False,
             workers=workers,
-            buffers=Buffers.of(data.plan.chunk_rows, data.dim, BFLOAT16),
+            buffers=chunk_buffers(data.plan.chunk_rows, data.dim, BFLOAT16),
         )
         rows = data.block(block)
         for first in range(0, len(rows), DOCUMENT_ROWS):

@@ -1,12 +1,14 @@
 """Background threads of one block writer: bounded work, reused memory, errors that reach the caller.
 
     workers = ChunkWorkers(threads=2, depth=4)
-    workers.submit(lambda: finish(chunk))    # waits only when `depth` tasks are unfinished
+    workers.submit(lambda: finish(chunk))    # returns at once unless `depth` tasks wait
     workers.drain()                          # all done, or the first error
     workers.close()                          # no thread is left
 
-The model's thread hands finished chunks over and goes on. After the first error the remaining tasks are skipped, and
-the error is raised at every later `submit` and `drain`; nothing waits for work that will never be done.
+The model's thread hands finished chunks over and goes on. When the threads fall behind it does not wait for them, it
+finishes its newest chunk itself, which its own cache still holds: waking a sleeping thread costs as much as a tenth of
+a chunk. After the first error the remaining tasks are skipped, and the error is raised at every later `submit` and
+`drain`; nothing waits for work that will never be done.
 
 What can go wrong: a writer that is neither closed nor used as a context keeps its threads until the process ends (they
 are daemons, so it does end).
@@ -42,29 +44,30 @@ class Pool(Generic[Item]):
 
 
 class ChunkWorkers:
-    """A few threads and a queue of at most `depth` unfinished tasks. One thread submits."""
+    """A few threads, a queue of at most `depth` tasks, and the submitting thread, which helps when they are behind."""
 
     def __init__(self, *, threads: int, depth: int) -> None:
         self._num_threads, self._depth = threads, depth
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._room = threading.Semaphore(depth)
+        self._tasks: queue.Queue[Task | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
         self._closed = False
 
     def submit(self, task: Task) -> None:
-        """Run `task` soon, in any thread and order; raises the first error of earlier tasks."""
+        """Run `task` soon, or now if too many wait, in any order; raises the first error of earlier tasks."""
         if not self._threads:
             self._start()
-        self._room.acquire()
-        self._tasks.put(task)
+        if self._tasks.qsize() < self._depth:
+            self._tasks.put(task)
+        else:
+            self._run(task)
         self._raise()
 
     def drain(self) -> None:
-        """Wait until every task is done; raises the first error."""
-        for _ in range(self._depth):
-            self._room.acquire()
-        self._room.release(self._depth)
+        """Help until every task is done; raises the first error."""
+        while self._run_next(block=False):
+            pass
+        self._tasks.join()
         self._raise()
 
     def close(self) -> None:
@@ -78,20 +81,31 @@ class ChunkWorkers:
 
     def _start(self) -> None:
         for number in range(self._num_threads):
-            thread = threading.Thread(target=self._run, name=f"chunk-worker-{number}", daemon=True)
+            thread = threading.Thread(target=self._work, name=f"chunk-worker-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            try:
-                if self._error is None and not self._closed:
-                    task()
-            except BaseException as error:  # noqa: BLE001  # raised in the submitting thread
-                self._error = self._error or error
-            finally:
-                del task  # it holds a buffer
-                self._room.release()
+    def _work(self) -> None:
+        while self._run_next(block=True):
+            pass
+
+    def _run_next(self, *, block: bool) -> bool:
+        """Run the oldest task; False at the end of the work."""
+        try:
+            task = self._tasks.get(block=block)
+        except queue.Empty:
+            return False
+        if task is not None:
+            self._run(task)
+        self._tasks.task_done()
+        return task is not None
+
+    def _run(self, task: Task) -> None:
+        try:
+            if self._error is None and not self._closed:
+                task()
+        except BaseException as error:  # noqa: BLE001  # raised in the submitting thread
+            self._error = self._error or error
 
     def _raise(self) -> None:
         if self._error is not None:

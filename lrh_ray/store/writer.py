@@ -29,11 +29,11 @@ from lrh_ray.store.codecs import open_codec
 from lrh_ray.store.commits import STATISTICS, Commit, StoredObject
 from lrh_ray.store.objects import Location, open_objects
 from lrh_ray.store.plan import DTYPES, Plan
-from lrh_ray.store.shard_writer import Buffers, ShardWriter, sync, write_all
+from lrh_ray.store.shard_writer import ShardWriter, chunk_buffers, sync, write_all
 from lrh_ray.store.statistics import SiteStatistics, encode
 
-THREADS = 2
-DEPTH = 4  # chunks that wait or are worked on; more only delays the moment at which a slow disk slows the model
+THREADS = 1
+DEPTH = 4  # chunks that wait; more only delays the moment at which a slow disk slows the model
 
 
 class BlockWriter:
@@ -55,7 +55,6 @@ class BlockWriter:
         self._workers = ChunkWorkers(threads=THREADS, depth=DEPTH)
         dtype = DTYPES[plan.dtype]
         codec = open_codec(plan.compression, dtype)
-        buffers = {site.width: Buffers.of(plan.chunk_rows, site.width, dtype) for site in plan.sites}
         self._attempt = Attempt(open_objects(location), block=block, attempt=attempt)
         self._shards = {
             site.name: ShardWriter(
@@ -68,7 +67,7 @@ class BlockWriter:
                 codec=codec,
                 compressed=plan.compression != "none",
                 workers=self._workers,
-                buffers=buffers[site.width],
+                buffers=chunk_buffers(plan.chunk_rows, site.width, dtype),
             )
             for site in plan.sites
         }

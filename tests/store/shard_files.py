@@ -3,14 +3,16 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from lrh_ray.store.chunk_workers import ChunkWorkers
+from lrh_ray.store.aligned import aligned_empty
+from lrh_ray.store.chunk_workers import ChunkWorkers, Pool
 from lrh_ray.store.codecs import open_codec
 from lrh_ray.store.commits import StoredObject
-from lrh_ray.store.shard_writer import Buffers, ShardWriter
+from lrh_ray.store.shard_writer import ShardWriter
 from lrh_ray.store.shards import ShardLayout
 from lrh_ray.store.statistics import SiteStatistics
 
@@ -19,7 +21,8 @@ from lrh_ray.store.statistics import SiteStatistics
 def open_shard(path: Path, layout: ShardLayout, dtype: np.dtype, valid_rows: int, compression: str = "none", threads=2):
     """A writer of a new file, its workers and its buffers."""
     width = layout.row_bytes // dtype.itemsize
-    workers, buffers = ChunkWorkers(threads=threads, depth=2), Buffers.of(layout.chunk_rows, width, dtype)
+    workers = ChunkWorkers(threads=threads, depth=2)
+    buffers = Pool(partial(aligned_empty, (layout.chunk_rows, width), dtype))
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         yield (

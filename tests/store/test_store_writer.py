@@ -146,14 +146,13 @@ def test_memory_is_the_open_chunks_and_a_few_more(tmp_path):
         for first in range(0, 1600, 5):
             shard.write(first, rows[first : first + 5])
         workers.drain()
-        assert buffers.chunks.num_made <= 1 + 2 + 1  # being filled, `depth` unfinished, one between the two
-        assert buffers.scratch.num_made <= 2
+        assert buffers.num_made <= 1 + 2 + 2  # being filled, `depth` waiting, one in each thread
     with open_shard(tmp_path / "scattered", layout, BFLOAT16, 1600) as (shard, workers, buffers):
         for half in (0, 4):
             for chunk in range(200):
                 shard.write(chunk * 8 + half, rows[chunk * 8 + half : chunk * 8 + half + 4])
         workers.drain()
-        assert 200 <= buffers.chunks.num_made <= 204  # every chunk was open at once
+        assert 200 <= buffers.num_made <= 205  # every chunk was open at once
 
 
 class FailingDisk:
