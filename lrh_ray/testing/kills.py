@@ -33,6 +33,7 @@ from lrh_ray.store.garbage import collect_garbage
 from lrh_ray.store.objects import TEMPORARY, Location, open_objects
 from lrh_ray.store.plan import Plan, read_plan
 from lrh_ray.store.reader import open_store
+from lrh_ray.store.shard_statistics import warm_up
 from lrh_ray.store.writer import BlockWriter
 from lrh_ray.testing.stores import make_store
 
@@ -159,6 +160,7 @@ def prove(location: Location, *, kills: int, blocks: int, seed: int) -> Verdict:
         plan_store(location, blocks)
     objects = open_objects(location)
     plan = read_plan(objects)
+    warm_up(plan.dtype)  # writers are forked with it, or they would be killed while they load it
     killed, rounds = kill_writers(location, plan, kills=kills, seed=seed, fork=fork)
     survived = plan.num_blocks - len(pending_blocks(objects, plan))
     recover(objects, plan.num_blocks)
