@@ -21,7 +21,7 @@ from lrh_ray.errors import CheckpointBroken
 from lrh_ray.models.checkpoints import Checkpoint, checkpoint_digest, tokenizer_digest
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.families import family_of
-from lrh_ray.models.sites import resolve_sites
+from lrh_ray.models.sites import asks_inside_blocks, resolve_sites
 from lrh_ray.records import ModelFacts
 
 DtypeName: TypeAlias = Literal["bfloat16", "float16", "float32"]
@@ -40,8 +40,19 @@ def model_facts(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str
         hidden_size=hidden_size,
         window=int(architecture.max_position_embeddings),
         dtype=resolved_dtype(architecture, config),
-        sites=resolve_sites(sites, num_layers=num_layers, hidden_size=hidden_size),
+        sites=resolve_sites(
+            sites, num_layers=num_layers, hidden_size=hidden_size, inner=_inner_widths(architecture, sites)
+        ),
     )
+
+
+def _inner_widths(architecture: PreTrainedConfig, sites: Sequence[str]) -> dict[str, int]:
+    """Widths of sites inside blocks; the model's skeleton is built only if one of them is asked for."""
+    if not asks_inside_blocks(sites):
+        return {}
+    from lrh_ray.models.skeleton import inner_widths
+
+    return inner_widths(architecture)
 
 
 def read_architecture(checkpoint: Checkpoint) -> PreTrainedConfig:

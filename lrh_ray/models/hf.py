@@ -1,28 +1,25 @@
 """The transformers backend: hooks on a truncated model, padded batches, rows straight to the sink.
 
 Only the blocks below the deepest requested site are loaded and run: a probe at mid-depth costs half a forward, and
-no logits are ever computed. Hooks read the residual stream where it enters a block (`resid.k`, k < depth), where it
-enters the final norm (`resid.depth`: what enters it is the output of the last block that is left) and where it
-leaves the norm (`final_norm`).
+no logits are ever computed. Where each site is read is the business of `taps`; here is how its rows leave.
 
     backend = TransformersBackend(checkpoint, ModelConfig(name="smollm2", threads=2), sites)
     backend.forward(block, sink)
 
 Batches are padded on the right under a causal mask, so padding is never seen by a real token, and positions are
 passed explicitly; documents cannot see one another because each has a batch row of its own. Rows leave the model
-without a number being converted: bfloat16 stays bfloat16, and on a CPU the sink sees the model's own memory.
+without a number being converted: bfloat16 stays bfloat16, and on a CPU the sink sees the model's own memory. On a GPU
+padding is left out on the device and rows cross to a ring of pinned memory on a stream of their own, while the next
+layers run.
 
 What can go wrong: a checkpoint that lacks weights of its architecture is `CheckpointBroken` (transformers would fill
-them with random numbers and a warning). On a GPU the copy to host memory waits for the forward pass. The number of
-threads belongs to the process; `close` restores it.
+them with random numbers and a warning). The number of threads belongs to the process; `close` restores it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, cast, final
+from typing import cast, final
 
 import ml_dtypes
 import numpy as np
@@ -36,10 +33,12 @@ from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype
-from lrh_ray.models.families import Family, family_of
+from lrh_ray.models.families import family_of
+from lrh_ray.models.pinned import PinnedRing
 from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.sink import RowSink
-from lrh_ray.models.sites import FINAL_NORM, num_blocks_needed
+from lrh_ray.models.sites import EMBED, num_blocks_needed
+from lrh_ray.models.taps import find_taps, listening
 from lrh_ray.records import SiteSpec, TokenBatch
 
 PADDING_ID = 0
@@ -52,15 +51,18 @@ class TransformersBackend(Backend):
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[SiteSpec]) -> None:
         architecture = read_architecture(checkpoint)
-        self._family = family_of(architecture.model_type)
+        family = family_of(architecture.model_type)
+        self._sites = tuple(site.name for site in sites)
         self._dtype: DtypeName = resolved_dtype(architecture, config)
         self._device = _device(config)
         self._batch_tokens = config.batch_tokens
         self._threads_before = torch.get_num_threads()
         depth = num_blocks_needed(sites, int(architecture.num_hidden_layers))
-        self._model = _load_truncated(checkpoint, architecture, depth, self._dtype)
-        self._model.to(torch.device(self._device))  # type: ignore[arg-type]  # transformers wraps `to` without its types
-        self._taps = _taps(self._model, self._family, sites, depth)
+        self._model = _load_truncated(checkpoint, architecture, depth, self._dtype, self._device)
+        self._taps = find_taps(self._model, family, sites, depth)
+        table = self._model.get_submodule(family.embed).weight if EMBED in self._sites else None
+        self._table = cast(torch.Tensor | None, table)
+        self._ring = PinnedRing() if self._device == "cuda" else None
         if config.threads is not None:
             torch.set_num_threads(config.threads)
 
@@ -78,31 +80,27 @@ class TransformersBackend(Backend):
         written: Counter[str] = Counter()
         with torch.inference_mode():
             for members in plan_batches(block.lengths, self._batch_tokens):
-                delivery = _Delivery(block=block, members=members, sink=sink, written=written)
-                with _listening(self._taps, self._family.stream, delivery.write):
-                    self._model(**_padded(block, members, self._device), use_cache=False)
-        for tap in self._taps:
-            if written[tap.site] != block.num_tokens:
+                batch = _padded(block, members, self._device)
+                delivery = _Delivery(block=block, members=members, sink=sink, written=written, ring=self._ring)
+                if self._table is not None:
+                    delivery.write(EMBED, self._table[batch["input_ids"]])
+                with listening(self._taps, delivery.write):
+                    self._model(**batch, use_cache=False)
+            if self._ring is not None:
+                self._ring.drain()
+        for site in self._sites:
+            if written[site] != block.num_tokens:
                 raise SiteError(
-                    f"Site {tap.site!r} gave {written[tap.site]} of {block.num_tokens} rows; the family file of "
+                    f"Site {site!r} gave {written[site]} of {block.num_tokens} rows; the family file of "
                     f"{self._model.config.model_type!r} points at a module that the forward pass does not use."
                 )
         return block.num_tokens
 
     def close(self) -> None:
-        del self._model, self._taps
+        del self._model, self._taps, self._table
         torch.set_num_threads(self._threads_before)
         if self._device == "cuda":
             torch.cuda.empty_cache()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Tap:
-    """A module whose input or output is the residual stream at a site."""
-
-    site: str
-    module: torch.nn.Module
-    side: Literal["input", "output"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,14 +111,24 @@ class _Delivery:
     members: np.ndarray
     sink: RowSink
     written: Counter[str]
+    ring: PinnedRing | None
 
-    def write(self, site: str, stream: torch.Tensor) -> None:
-        """Hand over the rows of each sequence of a [sequence, position, feature] tensor, without padding."""
-        host = as_numpy(stream)
-        for row, sequence in enumerate(self.members):
-            offset, stop = int(self.block.starts[sequence]), int(self.block.starts[sequence + 1])
-            self.sink.write(site, offset, host[row, : stop - offset])
-            self.written[site] += stop - offset
+    def write(self, site: str, value: torch.Tensor) -> None:
+        """Hand over the rows of each sequence of a [..., feature] tensor of padded tokens, without padding."""
+        lengths = self.block.lengths[self.members]
+        padded = value.reshape(len(self.members), int(lengths.max()), -1)
+        if not padded.is_floating_point():
+            padded = padded.float()  # ids of experts
+        if self.ring is None:
+            self._hand_over(site, [padded[row, :length] for row, length in enumerate(lengths)])
+            return
+        real = torch.cat([padded[row, :length] for row, length in enumerate(lengths)])
+        self.ring.copy(real, lambda host: self._hand_over(site, torch.split(host, lengths.tolist())))
+
+    def _hand_over(self, site: str, sequences: Sequence[torch.Tensor]) -> None:
+        for sequence, rows in zip(self.members, sequences, strict=True):
+            self.sink.write(site, int(self.block.starts[sequence]), as_numpy(rows))
+            self.written[site] += len(rows)
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -139,9 +147,9 @@ def _device(config: ModelConfig) -> str:
 
 
 def _load_truncated(
-    checkpoint: Checkpoint, architecture: PreTrainedConfig, depth: int, dtype: DtypeName
+    checkpoint: Checkpoint, architecture: PreTrainedConfig, depth: int, dtype: DtypeName, device: str
 ) -> PreTrainedModel:
-    """The base model with its first `depth` blocks; the rest of the checkpoint is not read."""
+    """The base model with its first `depth` blocks, read straight to the device; no other weight is read."""
     architecture.num_hidden_layers = depth
     if getattr(architecture, "layer_types", None) is not None:
         architecture.layer_types = architecture.layer_types[:depth]
@@ -153,6 +161,7 @@ def _load_truncated(
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            device_map=None if device == "cpu" else device,
         )
     wrong = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
     if wrong:
@@ -176,41 +185,3 @@ def _padded(block: TokenBatch, members: np.ndarray, device: str) -> dict[str, to
     real = np.arange(shape[1]) < lengths[:, None]
     arrays = {"input_ids": token_ids, "position_ids": positions, "attention_mask": real.astype(np.int64)}
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-
-
-def _taps(model: PreTrainedModel, family: Family, sites: Sequence[SiteSpec], depth: int) -> tuple[_Tap, ...]:
-    """Which module shows which site, in a model truncated to `depth` blocks."""
-    layers, norm = model.get_submodule(family.layers), model.get_submodule(family.final_norm)
-    taps = []
-    for site in sites:
-        if site.name == FINAL_NORM:
-            taps.append(_Tap(site=site.name, module=norm, side="output"))
-        else:
-            module = norm if site.layer == depth else layers.get_submodule(str(site.layer))
-            taps.append(_Tap(site=site.name, module=module, side="input"))
-    return tuple(taps)
-
-
-@contextmanager
-def _listening(taps: Sequence[_Tap], stream: str, deliver: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-    """Inside the block, `deliver(site, tensor)` is called for every tap of every forward pass."""
-    handles = []
-    for tap in taps:
-        if tap.side == "output":
-            handles.append(tap.module.register_forward_hook(partial(_on_output, tap.site, deliver)))
-        else:
-            on_input = partial(_on_input, tap.site, stream, deliver)
-            handles.append(tap.module.register_forward_pre_hook(on_input, with_kwargs=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _on_input(site: str, stream: str, deliver: Any, _module: object, args: tuple[Any, ...], named: Any) -> None:
-    deliver(site, args[0] if args else named[stream])
-
-
-def _on_output(site: str, deliver: Any, _module: object, _args: object, output: torch.Tensor) -> None:
-    deliver(site, output)

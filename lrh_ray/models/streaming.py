@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     WeightConverter,
@@ -42,30 +42,33 @@ from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.facts import read_architecture
 from lrh_ray.models.families import family_of
 from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.models.skeleton import skeleton
+from lrh_ray.models.taps import first_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerCalls:
     """What the model's own forward hands to its blocks for one sequence: the stream into the first, and the rest.
 
-    `stream` is [1, position, feature] float32; `arguments[k]` are the keyword arguments of block k (mask, rotary
-    tables, positions).
+    `stream` is [1, position, feature] float32; `arguments[k]` are the further arguments of block k, positional and
+    named (mask, rotary tables, positions).
     """
 
     stream: Tensor
-    arguments: tuple[dict[str, Any], ...]
+    arguments: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
 
 
 class _Recorder(nn.Module):
     """Stands where a block stands, keeps what it is called with, and passes the stream on unchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuple_blocks: bool) -> None:
         super().__init__()
-        self.calls: list[tuple[Tensor, dict[str, Any]]] = []
+        self.calls: list[tuple[Tensor, tuple[tuple[Any, ...], dict[str, Any]]]] = []
+        self._tuple_blocks = tuple_blocks
 
-    def forward(self, stream: Tensor, **arguments: Any) -> Tensor:
-        self.calls.append((stream, arguments))
-        return stream
+    def forward(self, stream: Tensor, *further: Any, **named: Any) -> Tensor | tuple[Tensor, None]:
+        self.calls.append((stream, (further, named)))
+        return (stream, None) if self._tuple_blocks else stream
 
 
 class StreamedModel:
@@ -78,7 +81,7 @@ class StreamedModel:
                 f"The checkpoint {checkpoint.name!r} holds quantised weights, which have no plain float32 reference; "
                 "use its unquantised version."
             )
-        family = family_of(architecture.model_type)
+        self.family = family = family_of(architecture.model_type)
         self._path = checkpoint.path
         self._model = _empty_model(architecture)
         self._blocks, self._prefix = self._model.get_submodule(family.layers), family.layers
@@ -94,7 +97,7 @@ class StreamedModel:
     def enter(self, token_ids: Tensor) -> LayerCalls:
         """What the blocks receive for one sequence [position], made by the model's own forward."""
         blocks = list(self._blocks.named_children())
-        recorders = [_Recorder() for _ in blocks]
+        recorders = [_Recorder(self.family.tuple_blocks) for _ in blocks]
         try:
             for (name, _), recorder in zip(blocks, recorders, strict=True):
                 setattr(self._blocks, name, recorder)
@@ -104,6 +107,16 @@ class StreamedModel:
                 setattr(self._blocks, name, block)
         calls = [recorder.calls[0] for recorder in recorders]
         return LayerCalls(stream=calls[0][0], arguments=tuple(arguments for _, arguments in calls))
+
+    def advance(self, layer: nn.Module, stream: Tensor, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
+        """The stream after `layer`, which `self.layer` gave."""
+        further, named = arguments
+        return first_of(layer(stream, *further, **named))
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Rows of the token table, [1, position, feature]."""
+        table: Tensor = self._model.get_submodule(self.family.embed).weight  # type: ignore[assignment]
+        return table[token_ids][None]
 
     @contextmanager
     def layer(self, index: int) -> Iterator[nn.Module]:
@@ -167,11 +180,7 @@ class StreamedModel:
 def _empty_model(architecture: Any) -> PreTrainedModel:
     """The base model without memory, except for tables that no checkpoint holds (rotary frequencies)."""
     architecture._experts_implementation = "eager"
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]  # transformers does not type it
-            architecture, dtype=torch.float32, attn_implementation="eager"
-        )
-    model.eval()  # type: ignore[no-untyped-call]
+    model = skeleton(architecture, dtype=torch.float32, attn_implementation="eager")
     for module in model.modules():
         if module._non_persistent_buffers_set:
             module.to_empty(device="cpu", recurse=False)

@@ -23,12 +23,20 @@ from tokenizers.pre_tokenizers import ByteLevel as ByteSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV2Config,
     DeepseekV3Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from lrh_ray.errors import UnknownName
@@ -109,30 +117,80 @@ def _gpt_neox(shared: Mapping[str, Any]) -> PreTrainedConfig:
     return GPTNeoXConfig(**shared)
 
 
-def _deepseek_v3(shared: Mapping[str, Any]) -> PreTrainedConfig:
-    return DeepseekV3Config(
-        **shared,
-        num_key_value_heads=NUM_HEADS,
-        q_lora_rank=24,
-        kv_lora_rank=16,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=8,
-        v_head_dim=16,
-        first_k_dense_replace=1,
-        n_routed_experts=8,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        moe_intermediate_size=32,
-        routed_scaling_factor=0.1,  # in bfloat16 random routers flip near ties; a flip must not drown the stream
+def _qwen3(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return Qwen3Config(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=24)
+
+
+def _gpt2(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return GPT2Config(**_without(shared, "intermediate_size"), n_inner=shared["intermediate_size"])
+
+
+def _gptj(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return GPTJConfig(**_without(shared, "intermediate_size"), n_inner=shared["intermediate_size"], rotary_dim=8)
+
+
+def _gemma(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return GemmaConfig(**shared, num_key_value_heads=1, head_dim=24)
+
+
+def _gemma2(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return Gemma2Config(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=24, sliding_window=16)
+
+
+def _gemma3_text(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return Gemma3TextConfig(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=24, sliding_window=16)
+
+
+def _mixtral(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return MixtralConfig(
+        **shared, num_key_value_heads=NUM_HEADS // 2, num_local_experts=4, num_experts_per_tok=2, sliding_window=None
     )
+
+
+def _deepseek_v2(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return DeepseekV2Config(**shared, **_LATENT_ATTENTION, **_EXPERTS, topk_method="group_limited_greedy")
+
+
+def _deepseek_v3(shared: Mapping[str, Any]) -> PreTrainedConfig:
+    return DeepseekV3Config(**shared, **_LATENT_ATTENTION, **_EXPERTS)
+
+
+_LATENT_ATTENTION: dict[str, Any] = {
+    "num_key_value_heads": NUM_HEADS,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+}
+_EXPERTS: dict[str, Any] = {
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "moe_intermediate_size": 32,
+    "routed_scaling_factor": 0.1,  # in bfloat16 random routers flip near ties; a flip must not drown the stream
+}
+
+
+def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != name}
 
 
 SHAPES: Mapping[str, Callable[[Mapping[str, Any]], PreTrainedConfig]] = {
     "llama": _llama,
     "qwen2": _qwen2,
+    "qwen3": _qwen3,
     "gpt_neox": _gpt_neox,
+    "gpt2": _gpt2,
+    "gptj": _gptj,
+    "gemma": _gemma,
+    "gemma2": _gemma2,
+    "gemma3_text": _gemma3_text,
+    "mixtral": _mixtral,
+    "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
 }
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrh_ray.errors import SiteError
-from lrh_ray.models.sites import VOCABULARY, num_blocks_needed, resolve_sites
+from lrh_ray.models.sites import num_blocks_needed, resolve_sites
 
 
 def names(asked, num_layers=30):
@@ -66,10 +66,48 @@ def test_mistakes_name_the_way_out(asked, told):
         names(asked)
 
 
-@pytest.mark.parametrize("kind", sorted(set(VOCABULARY) - {"resid", "final_norm"}))
-def test_known_names_that_no_backend_delivers_say_so(kind):
-    with pytest.raises(SiteError, match=r"known, but not supported .*resid\.0 … resid\.30"):
-        names([kind if kind == "embed" else f"{kind}.3"])
+INNER = {"heads.1": 96, "heads.2": 96, "mlp_act.1": 128, "router.2": 4, "experts.2": 2}
+
+
+def test_sites_inside_blocks_have_their_own_widths_and_come_in_the_order_of_the_forward_pass():
+    asked = [
+        "final_norm",
+        "resid.*",
+        "mlp_out.2",
+        "experts.2",
+        "router.*",
+        "heads.1:3",
+        "mlp_act.1",
+        "attn_out.2",
+        "embed",
+    ]
+    sites = resolve_sites(asked, num_layers=2, hidden_size=8, inner=INNER)
+    assert [site.name for site in sites] == [
+        *("embed", "resid.0", "heads.1", "mlp_act.1", "resid.1"),
+        *("heads.2", "attn_out.2", "router.2", "experts.2", "mlp_out.2", "resid.2", "final_norm"),
+    ]
+    assert {site.name: site.width for site in sites} == {**dict.fromkeys((s.name for s in sites), 8), **INNER}
+    assert num_blocks_needed(resolve_sites(["embed"], num_layers=2, hidden_size=8), 2) == 0
+    assert num_blocks_needed(resolve_sites(["attn_out.1"], num_layers=2, hidden_size=8), 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("attn_out.0", "the blocks 1 to 2"),
+        ("mlp_out.3", "the blocks 1 to 2"),
+        ("attn_out", r"Did you mean 'attn_out\.\*'"),
+        ("embed.1", "Did you mean 'embed'"),
+        ("router.1", r"no 'router.1': its blocks 2 have 'router'"),
+        ("heads.3", "the blocks 1 to 2"),
+        ("mlp_act.1:3", r"no 'mlp_act.2'"),
+    ],
+)
+def test_sites_that_a_block_lacks_are_refused(asked, told):
+    with pytest.raises(SiteError, match=told):
+        resolve_sites([asked], num_layers=2, hidden_size=8, inner=INNER)
+    with pytest.raises(SiteError, match="none of its blocks has 'router'"):
+        resolve_sites(["router.*"], num_layers=2, hidden_size=8)
 
 
 def test_light_modules_import_neither_torch_nor_transformers_nor_ray():

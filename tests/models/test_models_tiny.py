@@ -27,8 +27,8 @@ def test_the_global_random_state_is_left_alone(tmp_path):
 
 
 def test_an_unknown_family_names_the_known(tmp_path):
-    with pytest.raises(UnknownName, match="deepseek_v3, gpt_neox, llama, qwen2"):
-        make_tiny("gpt2", tmp_path)
+    with pytest.raises(UnknownName, match=r"deepseek_v3, .*gpt_neox, .*llama, .*qwen2"):
+        make_tiny("mamba", tmp_path)
 
 
 def test_the_tokenizer_has_one_token_per_byte():

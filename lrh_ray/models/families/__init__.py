@@ -21,7 +21,7 @@ from lrh_ray.errors import UnsupportedFamily
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """Where the residual stream is, as module paths below the base model (the one without a language-model head)."""
+    """Where the named points are, as module paths below the base model (the one without a language-model head)."""
 
     layers: str
     """The list of decoder blocks, in order of depth."""
@@ -29,11 +29,29 @@ class Family:
     final_norm: str
     """The norm after the last block; its input is `resid.L`, its output is `final_norm`."""
 
-    stream: str = "hidden_states"
-    """The argument through which a block and the final norm receive the residual stream, first or by this name.
+    embed: str = "embed_tokens"
+    """The token table. Its rows are `embed`; what block 1 receives is `resid.0`, with scales and learned positions."""
 
-    What block 1 receives is `resid.0`, so embedding scales and learned positions are in it.
-    """
+    attn_out: str = "self_attn"
+    """Below a block: the module whose output is what attention adds to the stream (a norm after it, where one is)."""
+
+    mlp_out: str = "mlp"
+    """Below a block: the module whose output is what the MLP adds to the stream (a norm after it, where one is)."""
+
+    heads: str = "self_attn.o_proj"
+    """Below a block: the output projection of attention, whose input is all heads side by side."""
+
+    mlp_act: str | None = "mlp.down_proj"
+    """Below a block: the projection that leaves the MLP, whose input is its activations; not of experts."""
+
+    router: str | None = None
+    """Below a block: the module that returns (router logits, weights, expert ids), one row per token."""
+
+    stream: str = "hidden_states"
+    """The argument through which a block and the final norm receive the residual stream, first or by this name."""
+
+    tuple_blocks: bool = False
+    """Blocks return a tuple that begins with the stream."""
 
 
 _registered: dict[str, Family] = {}

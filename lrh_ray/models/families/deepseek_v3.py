@@ -2,4 +2,4 @@
 
 from lrh_ray.models.families import Family
 
-FAMILY = Family(layers="layers", final_norm="norm")
+FAMILY = Family(layers="layers", final_norm="norm", router="mlp.gate")

@@ -2,4 +2,11 @@
 
 from lrh_ray.models.families import Family
 
-FAMILY = Family(layers="layers", final_norm="final_layer_norm")
+FAMILY = Family(
+    layers="layers",
+    final_norm="final_layer_norm",
+    embed="embed_in",
+    attn_out="attention",
+    heads="attention.dense",
+    mlp_act="mlp.dense_4h_to_h",
+)
