@@ -1,0 +1,330 @@
+"""How much slower a model runs when its hidden states are kept, durably and exactly once.
+
+    python benchmarks/extract.py --json benchmarks/results/extract.json            # SmolLM2: 1, 4 and all sites
+    python benchmarks/extract.py --json /tmp/e.json --model FOLDER --sites resid.3 resid.0:5
+
+In one process, alternating on the same block of real text: a bare forward to the same depth (nobody listens, no
+logits), and extraction until the block is durable and committed. A ratio is (seconds of the bare forward) / (seconds of
+extraction), by the clock and in CPU seconds of the process, each the median over pairs with its interval.
+
+- R      the ratio above;
+- S      bytes a second of raw writes with fdatasync of the same files, in the same run;
+- R_max  min(1, S / (bytes a second the bare forward makes)): what a perfect system reaches;
+- E      R / R_max.
+
+Peers do the same work on the same batches in the same process: `output_hidden_states=True` and `np.save`.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from store_machine import file_system, machine_facts
+from store_pairs import OTHER_LOAD, Quiet, Record, Side, measure, median_interval, say
+from store_rows import scratch
+from store_write import empty
+from transformers import AutoModel
+
+from lrh_ray.models.batches import plan_batches
+from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.facts import model_facts
+from lrh_ray.models.hf import TransformersBackend, as_numpy
+from lrh_ray.models.tokens import load_tokenizer, tokenize
+from lrh_ray.records import Corpus, Document, TokenBatch
+from lrh_ray.store.config import StoreConfig
+from lrh_ray.store.objects import open_objects
+from lrh_ray.store.parts import Part
+from lrh_ray.store.plan import Plan, make_plan
+from lrh_ray.store.seal import create_store
+from lrh_ray.store.writer import BlockWriter
+
+RESULTS = "benchmarks/results/extract.json"
+TARGETS = {1: 0.97, 4: 0.97, "all": 0.93}
+EARLY_EXIT_TARGET = 1.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model with sites, and blocks of real text of equal size."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    sites: tuple[str, ...]
+    tokens: TokenBatch
+    plan: Plan
+    corpus: Corpus
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, sites: Sequence[str], num_blocks: int) -> "Case":
+        checkpoint = resolve_checkpoint(options.model)
+        config = ModelConfig(name=options.model, threads=options.threads, batch_tokens=options.batch_tokens)
+        documents = real_documents(num_blocks * options.tokens // options.document_tokens * 8)
+        tokenizer = load_tokenizer(checkpoint)
+        tokens = tokenize(
+            documents, tokenizer, render="raw", bos="tokenizer", window=options.document_tokens, too_long="split"
+        )
+        tokens = equal_documents(tokens, num_blocks * options.tokens // options.document_tokens)
+        facts = model_facts(checkpoint, config, sites)
+        corpus = Corpus(documents=tuple(documents), concepts=(), skipped=0, digest="bench")
+        plan = make_plan(
+            tokens, facts, StoreConfig(sites=tuple(sites), rows_per_block=options.tokens), {"corpus": "bench"}
+        )
+        return cls(checkpoint=checkpoint, config=config, sites=tuple(sites), tokens=tokens, plan=plan, corpus=corpus)
+
+    def create(self, location: Path) -> None:
+        create_store(
+            location, self.plan, self.tokens, self.corpus, config_yaml="name: bench\n", provenance={"made_by": "bench"}
+        )
+
+    @property
+    def bytes_per_token(self) -> int:
+        item = 4 if self.plan.dtype == "float32" else 2
+        return sum(site.width for site in self.plan.sites) * item
+
+
+def real_documents(num: int) -> list[Document]:
+    """Docstrings of Python's own library: real text that is on every machine."""
+    import ast
+
+    folder = Path(os.__file__).parent
+    texts = []
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
+                texts.append(text)
+    joined = "\n\n".join(texts)
+    size = 2000
+    return [Document(id=str(i), text=joined[i * size : (i + 1) * size]) for i in range(min(num, len(joined) // size))]
+
+
+def equal_documents(tokens: TokenBatch, num: int) -> TokenBatch:
+    """The first `num` sequences of full length, so that every block holds as many tokens."""
+    full = np.flatnonzero(tokens.lengths == tokens.lengths.max())[:num]
+    if len(full) < num:
+        raise SystemExit(f"the text gives {len(full)} sequences of {tokens.lengths.max()} tokens; {num} are needed")
+    kept = np.concatenate([np.arange(tokens.starts[s], tokens.starts[s + 1]) for s in full])
+    return TokenBatch(
+        document_ids=tuple(f"{i}" for i in range(num)),
+        token_ids=tokens.token_ids[kept],
+        positions=tokens.positions[kept],
+        char_start=tokens.char_start[kept],
+        char_end=tokens.char_end[kept],
+        starts=np.arange(num + 1, dtype=np.int64) * int(tokens.lengths.max()),
+    )
+
+
+@dataclass
+class Clock:
+    """CPU seconds of each run of a side, warm-up first."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def around(self, run: Callable[[], object]) -> Callable[[], object]:
+        def timed() -> None:
+            before = time.process_time()
+            run()
+            self.seconds.append(time.process_time() - before)
+
+        return timed
+
+
+class Blocks:
+    """Hands out the next block of a store for each run, and a fresh store when all are used."""
+
+    def __init__(self, case: Case, location: Path) -> None:
+        self._case, self._location, self._next = case, location, 0
+        case.create(location)
+        self._part = Part(objects=open_objects(location), plan=case.plan, commits={}, manifest=None)
+
+    def tokens(self) -> TokenBatch:
+        """Tokens of the block whose turn it is."""
+        return self._part.block_tokens(self._next % self._case.plan.num_blocks)
+
+    def extract(self, backend: TransformersBackend) -> None:
+        block = self._next % self._case.plan.num_blocks
+        with BlockWriter(self._location, self._case.plan, block=block, attempt=f"{self._next:x}", worker="b") as writer:
+            backend.forward(self._part.block_tokens(block), writer)
+            if not writer.commit().committed:
+                raise RuntimeError("a block was committed twice; give the benchmark more blocks")
+
+    def turn(self) -> None:
+        self._next += 1
+
+
+def bare(backend: TransformersBackend, blocks: Blocks) -> None:
+    backend.forward_bare(blocks.tokens())
+
+
+def paired(limit: Side, ours: Side, *, pairs: int, quiet: Quiet) -> Record:
+    """`measure`, with CPU seconds beside the clock."""
+    clocks = Clock(), Clock()
+    sides = [
+        Side(name=side.name, run=clock.around(side.run), before=side.before, after=side.after)
+        for side, clock in zip((limit, ours), clocks, strict=True)
+    ]
+    record = measure(*sides, pairs=pairs, quiet=quiet)
+    ratios = [a / b for a, b in zip(clocks[0].seconds[1:], clocks[1].seconds[1:], strict=True)]
+    low, high, _ = median_interval(ratios)
+    return {**record, "cpu_ratio": round(median(ratios), 4), "cpu_interval": [round(low, 4), round(high, 4)]}
+
+
+def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[str], quiet: Quiet) -> list[Record]:
+    """R, R_max and E of one choice of sites, and the peer."""
+    case = Case.of(options, sites, options.pairs * 3 + 2)
+    say(f"{len(case.plan.sites)} sites, {case.plan.rows_per_block} tokens a block, {case.plan.dtype}")
+    with (
+        scratch(options.disk) as folder,
+        closing(TransformersBackend(case.checkpoint, case.config, case.plan.sites)) as backend,
+    ):
+        blocks = Blocks(case, folder / "store")
+        limit = Side(name="bare forward to the same depth", run=partial(bare, backend, blocks))
+        ours = Side(name="extraction, durable and committed", run=partial(blocks.extract, backend), after=blocks.turn)
+        record = paired(limit, ours, pairs=options.pairs, quiet=quiet)
+        bare_seconds = median(pair[0] for pair in record["seconds"])
+        sink = sink_bandwidth(case, folder)
+        r_max = min(1.0, sink / (case.plan.rows_per_block * case.bytes_per_token / bare_seconds))
+        target = TARGETS.get(name)
+        facts = {
+            "sites": name,
+            "tokens": case.plan.rows_per_block,
+            "dtype": case.plan.dtype,
+            "bytes_per_token": case.bytes_per_token,
+            "bare_tokens_per_second": round(case.plan.rows_per_block / bare_seconds, 1),
+            "sink_gb_per_second": round(sink / 1e9, 3),
+            "r_max": round(r_max, 4),
+            "e": round(record["ratio"] / r_max, 4),
+        }
+        met = None if target is None else min(record["ratio"], record["cpu_ratio"]) >= target
+        records = [{"measure": "extract", "target": target, "met": met, **facts, **record}]
+        peer = Side(
+            name="output_hidden_states and np.save", run=partial(save_hidden_states, case, blocks, folder / "peer")
+        )
+        (folder / "peer").mkdir()
+        peer_record = paired(limit, peer, pairs=max(3, options.pairs // 3), quiet=quiet)
+        records.append({"measure": "peer", "target": None, **facts, **peer_record, "ahead": None})
+        records[-1]["ahead"] = record["ratio"] > peer_record["ratio"]
+    return records
+
+
+_peer_models: dict[str, Any] = {}
+
+
+def save_hidden_states(case: Case, blocks: Blocks, folder: Path) -> None:
+    """What people write by hand: all hidden states of the whole model, one file per site and batch."""
+    if not _peer_models:
+        dtype = getattr(torch, str(case.plan.identity["model_dtype"]))
+        _peer_models["model"] = AutoModel.from_pretrained(case.checkpoint.path, dtype=dtype).eval()
+    model, block = _peer_models["model"], blocks.tokens()
+    with torch.inference_mode():
+        for number, members in enumerate(plan_batches(block.lengths, case.config.batch_tokens)):
+            ids = np.stack([block.token_ids[block.starts[m] : block.starts[m + 1]] for m in members])
+            states = model(torch.from_numpy(ids.astype(np.int64)), output_hidden_states=True).hidden_states
+            for site in case.plan.sites:
+                np.save(folder / f"{number}.{site.name}.npy", as_numpy(states[site.layer]).view(np.uint16))
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fdatasync(file.fileno())
+    empty(folder)
+
+
+def sink_bandwidth(case: Case, folder: Path) -> float:
+    """Bytes a second of raw writes with fdatasync of files like a block's, median of five."""
+    data = np.zeros(case.plan.rows_per_block * case.bytes_per_token // len(case.plan.sites), np.uint8) + 7
+    taken = []
+    for number in range(5):
+        started = time.perf_counter()
+        for site in range(len(case.plan.sites)):
+            file = os.open(folder / f"raw{number}.{site}", os.O_WRONLY | os.O_CREAT)
+            os.write(file, data.data)
+            os.fdatasync(file)
+            os.close(file)
+        taken.append(time.perf_counter() - started)
+    return data.size * len(case.plan.sites) / median(taken)
+
+
+def measure_early_exit(options: argparse.Namespace, num_layers: int, quiet: Quiet) -> Record:
+    """Extraction at mid-depth against a bare forward through all blocks."""
+    site = f"resid.{num_layers // 2}"
+    case = Case.of(options, [site], options.pairs * 3 + 2)
+    whole = model_facts(case.checkpoint, case.config, ["final_norm"]).sites
+    with (
+        scratch(options.disk) as folder,
+        closing(TransformersBackend(case.checkpoint, case.config, case.plan.sites)) as backend,
+        closing(TransformersBackend(case.checkpoint, case.config, whole)) as full,
+    ):
+        blocks = Blocks(case, folder / "store")
+        limit = Side(name="bare forward through all blocks", run=partial(bare, full, blocks))
+        ours = Side(name=f"extraction of {site}", run=partial(blocks.extract, backend), after=blocks.turn)
+        record = paired(limit, ours, pairs=options.pairs, quiet=quiet)
+    met = record["ratio"] >= EARLY_EXIT_TARGET
+    return {"measure": "early exit", "target": EARLY_EXIT_TARGET, "met": met, "sites": site, **record}
+
+
+def run(options: argparse.Namespace) -> Record:
+    quiet = Quiet(patience=options.patience, allowance=options.patience, budget=options.patience * 4)
+    started = time.monotonic()
+    num_layers = model_facts(resolve_checkpoint(options.model), ModelConfig(name=options.model), ["resid.0"]).num_layers
+    choices: dict[int | str, Sequence[str]] = {
+        1: [f"resid.{num_layers}"],
+        4: [f"resid.{num_layers * k // 4}" for k in (1, 2, 3, 4)],
+        "all": ["resid.*"],
+    }
+    if options.sites:
+        choices = {" ".join(options.sites): options.sites}
+    records: list[Record] = []
+    for name, sites in choices.items():
+        records += measure_sites(options, name, sites, quiet)
+    if not options.sites:
+        records.append(measure_early_exit(options, num_layers, quiet))
+    return {
+        "command": shlex.join(["python", "benchmarks/extract.py", *options.spoken]),
+        "machine": {**machine_facts(), "torch": torch.__version__, "threads": options.threads},
+        "settings": {
+            "model": options.model,
+            "pairs": options.pairs,
+            "tokens_a_block": options.tokens,
+            "tokens_a_document": options.document_tokens,
+            "other_load_limit_cores": OTHER_LOAD,
+            "disk_file_system": file_system(options.disk),
+        },
+        "measures": records,
+        "seconds": round(time.monotonic() - started),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--sites", nargs="*", help="one choice of sites instead of 1, 4 and all")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a block")
+    parser.add_argument("--document-tokens", type=int, default=128)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--disk", type=Path, default=Path("runs"))
+    parser.add_argument("--patience", type=float, default=30.0, help="most seconds to wait for a quiet machine")
+    options = parser.parse_args(arguments)
+    place = str(options.json)
+    options.spoken = [word if word != place else RESULTS for word in arguments]
+    facts = run(options)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    say(f"{options.json}: {len(facts['measures'])} measures in {facts['seconds']} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
