@@ -47,6 +47,14 @@ class SiteError(LrhError, ValueError):
     """A site that does not exist in this model, or a layer out of range."""
 
 
+class InterventionError(LrhError, ValueError):
+    """An edit that cannot be made: the site takes none, or the position or width is not there."""
+
+
+class EngineFailed(LrhError, RuntimeError):
+    """An engine gave no rows, or rows that do not hold together; trying the block again is safe."""
+
+
 class ParityError(LrhError, ArithmeticError):
     """Extracted rows differ from the plain float32 forward by more than the certificate allows."""
 
@@ -97,6 +105,10 @@ class PathUnusable(LrhError, OSError):
 
 class BlockFailed(LrhError, RuntimeError):
     """A block failed on every attempt; the message names the block, its rows and the last cause."""
+
+
+class RunStopped(LrhError, InterruptedError):
+    """The run was asked to end (SIGTERM) and did so in order; the same command resumes."""
 
 
 class ClusterError(LrhError, ConnectionError):

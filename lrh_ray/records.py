@@ -90,6 +90,19 @@ class TokenBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """Whole token sequences of which a store keeps chosen rows only: what a model must see to make them.
+
+    Sequence s is `token_ids[starts[s]:starts[s + 1]]`, positions count from 0. `ranges` is [rows, 2]: row r stands for
+    the tokens `ranges[r, 0]` to `ranges[r, 1] - 1` of its sequence; a range of several tokens is their mean.
+    """
+
+    token_ids: Tokens
+    starts: Boundaries
+    ranges: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SiteSpec:
     """One site of a store: its name, its width, and its layer for plots (None where it has none)."""
 

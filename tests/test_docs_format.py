@@ -9,10 +9,14 @@ import pytest
 import zarr
 
 from lrh_ray.digests import digest_json
+from lrh_ray.models.selection import choose_rows
+from lrh_ray.records import Document
+from lrh_ray.store.config import StoreConfig
+from lrh_ray.store.plan import make_plan
 from lrh_ray.store.reader import open_store
-from lrh_ray.store.seal import seal
+from lrh_ray.store.seal import create_store, seal
 from lrh_ray.studies.labelling import add_labels
-from lrh_ray.testing.stores import fill, make_store
+from lrh_ray.testing.stores import fill, make_corpus, make_model, make_store, make_tokens
 
 PAGE = (Path(__file__).parents[1] / "docs" / "store-format.md").read_text()
 TYPES = {"string": str, "int": int, "float": (int, float), "object": dict, "list": list}
@@ -115,3 +119,20 @@ def test_the_digests_of_the_page_can_be_computed_from_the_page(store):
             objects.append([commit["block"], site["name"], commit["valid_rows"], len(data), digest])
     root = digest_json({"plan": plan["digest"], "objects": objects})
     assert root == manifest["root"] == open_store(fake.root).root
+
+
+def test_a_store_of_chosen_rows_has_the_objects_of_the_page(tmp_path):
+    tokens = make_tokens([20, 7, 33])
+    documents = [Document(id=name, text="x") for name in tokens.document_ids]
+    chosen = choose_rows(tokens, documents, rows="every:4", pool="none")
+    plan = make_plan(chosen.rows, make_model("float32"), StoreConfig(sites=("resid.0",), rows="every:4"), {})
+    corpus = make_corpus(chosen.rows)
+    create_store(tmp_path, plan, chosen.rows, corpus, config_yaml="name: x\n", provenance={}, context=chosen.context)
+    sizes = {"tokens": 60, "sequences + 1": 4, "rows, 2": (plan.num_valid_rows, 2)}
+    for key, dtype, shape, _ in table("### Chosen rows"):
+        found = np.load(tmp_path / key.strip("`"))
+        assert found.dtype == np.dtype(dtype)
+        expected = sizes[shape.strip("`[]")]
+        assert found.shape == (expected if isinstance(expected, tuple) else (expected,))
+    first = np.load(tmp_path / "plan/context_ranges.npy")[: int(plan.lengths[0])]
+    assert first.tolist() == [[at, at + 1] for at in range(0, int(tokens.lengths[plan.source[0]]), 4)]

@@ -11,7 +11,9 @@ What can go wrong: `rows` may be a view of memory that the next layer reuses. A 
 must copy; one that writes it out need not.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, final, runtime_checkable
+
+import numpy as np
 
 from lrh_ray.layouts import Rows
 
@@ -26,3 +28,43 @@ class RowSink(Protocol):
         `rows` has the dtype of the model: float32, float16, or bfloat16 as `ml_dtypes.bfloat16`.
         """
         ...
+
+
+@final
+class ChosenRows:
+    """Hands on the rows that a store keeps, of all the tokens that a backend delivers.
+
+    `ranges` is [rows, 2]: the tokens of the block that each row stands for, ascending. A row of one token is handed on
+    as it is; a row of several is their mean, float32, once the last of them has come. Tokens may come in any pieces.
+    """
+
+    def __init__(self, sink: RowSink, ranges: np.ndarray) -> None:
+        self._sink, self._ranges = sink, ranges
+        self._pooled = bool((ranges[:, 1] - ranges[:, 0] > 1).any())
+        self._sums: dict[str, np.ndarray] = {}
+        self._missing: dict[str, np.ndarray] = {}
+
+    def write(self, site: str, offset: int, rows: Rows) -> None:
+        first, stop = self._ranges.T
+        touched = np.flatnonzero((first < offset + len(rows)) & (stop > offset))
+        if not len(touched):
+            return
+        if not self._pooled:
+            picked = first[touched] - offset
+            for part in np.split(np.arange(len(touched)), np.flatnonzero(np.diff(touched) > 1) + 1):
+                self._sink.write(site, int(touched[part[0]]), np.ascontiguousarray(rows[picked[part]]))
+            return
+        sums, missing = self._state(site, rows.shape[1])
+        for row in touched:
+            part = rows[max(first[row] - offset, 0) : stop[row] - offset].astype(np.float32)
+            sums[row] += part.sum(axis=0, dtype=np.float64)
+            missing[row] -= len(part)
+            if not missing[row]:
+                mean = sums[row] / (stop[row] - first[row])
+                self._sink.write(site, int(row), mean.astype(np.float32)[None])
+
+    def _state(self, site: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+        if site not in self._sums:
+            self._sums[site] = np.zeros((len(self._ranges), width))
+            self._missing[site] = self._ranges[:, 1] - self._ranges[:, 0]
+        return self._sums[site], self._missing[site]

@@ -12,6 +12,12 @@ class StoreConfig:
     sites: tuple[str, ...]
     """Named points in the model, for example `resid.0`, `resid.*`, `final_norm`."""
 
+    rows: str = "all"
+    """Tokens that become rows: `all`, `last`, `every:N`, `spans:CONCEPT`, `span_last:CONCEPT`."""
+
+    pool: Literal["none", "mean"] = "none"
+    """`mean`: one row for each span (`rows: spans:CONCEPT`) or each sequence (`rows: all`), the mean of its tokens."""
+
     seed: int = 0
     """Seed of the document order."""
 
@@ -36,6 +42,8 @@ class StoreConfig:
     def __post_init__(self) -> None:
         if not self.sites:
             raise ValueError("name at least one site, for example [resid.0, final_norm]")
+        if self.base is not None and (self.rows, self.pool) != ("all", "none"):
+            raise ValueError("a store that grows from a base keeps all rows; leave rows and pool as they are")
         if self.rows_per_block is not None and self.rows_per_block < 1:
             raise ValueError("must be at least 1 row")
         if self.seed < 0:

@@ -14,6 +14,7 @@ from lrh_ray.errors import StoreIncomplete
 from lrh_ray.layouts import RowMask
 from lrh_ray.records import Plain, TokenBatch
 from lrh_ray.store.commits import Commit, read_commits, root_digest
+from lrh_ray.store.context import BlockInput, read_block_input
 from lrh_ray.store.documents import read_documents
 from lrh_ray.store.objects import Location, Objects, child, open_objects
 from lrh_ray.store.plan import IDENTITY, Plan, read_plan
@@ -80,7 +81,7 @@ class Part:
         return RowKeys(index=np.arange(rows.start, rows.stop), **columns)
 
     def block_tokens(self, block: int) -> TokenBatch:
-        """The tokens of one block, as a backend takes them: sequence s fills rows starts[s]:starts[s + 1]."""
+        """Who the rows of one block are, by sequence: sequence s fills rows starts[s]:starts[s + 1]."""
         keys = self.keys(block)
         sequences = self.plan.sequences_of_block(block)
         starts = self.plan.starts[sequences.start : sequences.stop] - block * self.plan.rows_per_block
@@ -92,6 +93,10 @@ class Part:
             char_end=keys.char_end,
             starts=np.append(starts, len(keys.index)).astype(np.int64),
         )
+
+    def block_input(self, block: int) -> BlockInput:
+        """The whole sequences that a backend must see for a block, and which of their tokens are its rows."""
+        return read_block_input(self.objects, self.plan, block, self.block_tokens(block))
 
     def shard(self, site: str, block: int) -> ShardSource:
         """The shard of a committed block.

@@ -164,6 +164,7 @@ def full_identity(
         "tokenizer": model.tokenizer_digest,
         "tokens": _token_digest(tokens),
         "seed": config.seed,
+        **({} if (config.rows, config.pool) == ("all", "none") else {"rows": config.rows, "pool": config.pool}),
     }
 
 

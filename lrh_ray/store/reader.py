@@ -148,7 +148,7 @@ class Store:
         return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
     def block_tokens(self, block: int) -> TokenBatch:
-        """The tokens of one block, as a backend takes them: sequence s fills rows starts[s]:starts[s + 1]."""
+        """Who the rows of one block are, by sequence: sequence s fills rows starts[s]:starts[s + 1]."""
         group, local = self._group(block)
         return group[0].block_tokens(local)
 

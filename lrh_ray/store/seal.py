@@ -15,7 +15,7 @@ import numpy as np
 from lrh_ray.digests import digest_bytes
 from lrh_ray.durable import disk_errors
 from lrh_ray.errors import StoreCorrupt, StoreIncomplete
-from lrh_ray.records import Corpus, Plain, TokenBatch
+from lrh_ray.records import Context, Corpus, Plain, TokenBatch
 from lrh_ray.store.commits import (
     PACK,
     STATISTICS,
@@ -27,6 +27,8 @@ from lrh_ray.store.commits import (
     recover,
     root_digest,
 )
+from lrh_ray.store.context import KEYS as CONTEXT_KEYS
+from lrh_ray.store.context import has_context, write_context
 from lrh_ray.store.documents import DOCUMENTS, labels_key, text_digest, write_documents, write_labels
 from lrh_ray.store.fields import NUMBER, Types, require_fields, require_values
 from lrh_ray.store.objects import TEMPORARY, Location, Objects, open_objects
@@ -68,6 +70,7 @@ def create_store(
     *,
     config_yaml: str,
     provenance: Mapping[str, Plain],
+    context: Context | None = None,
 ) -> None:
     """Claim the place for this plan and write everything that exists before the first forward pass; idempotent.
 
@@ -86,16 +89,19 @@ def create_store(
         stored = [by_id[tokens.document_ids[source]] for source in plan.source]
         text_digests = np.array([list(text_digest(document.text)) for document in stored], dtype=np.uint8)
         write_table(objects, plan)
+        if context is not None:
+            write_context(objects, plan, context, tokens)
         write_documents(objects, stored)
         write_labels(objects, CORPUS_LABELS, corpus.concepts, corpus.documents)
         objects.put(CONFIG, config_yaml.encode())
         create_tree(objects, plan, tokens, text_digests, provenance)
-        seal_plan(objects, plan, _plan_files(objects))
+        seal_plan(objects, plan, _plan_files(objects, plan))
 
 
-def _plan_files(objects: Objects) -> dict[str, dict[str, Plain]]:
+def _plan_files(objects: Objects, plan: Plan) -> dict[str, dict[str, Plain]]:
     """Size and digest of every object that exists before the first block, as it stands."""
     keys = [TABLE, SHAPE, DOCUMENTS, CONFIG, labels_key(CORPUS_LABELS)]
+    keys += CONTEXT_KEYS if has_context(plan) else ()
     keys += [entry.key for entry in objects.list(TREE) if _is_planned_file(entry.key)]
     return {key: file_facts(objects, key) for key in sorted(keys)}
 

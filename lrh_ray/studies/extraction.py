@@ -13,18 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
 from lrh_ray.config import as_yaml
-from lrh_ray.errors import BlockFailed, ParityError, StoreFull
+from lrh_ray.errors import BlockFailed, StoreFull
 from lrh_ray.models.backend import Backend, open_backend
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.records import Corpus, ModelFacts, Plain, Receipt, TokenBatch
+from lrh_ray.models.sink import ChosenRows, RowSink
+from lrh_ray.records import Context, Corpus, ModelFacts, Plain, Receipt, TokenBatch
 from lrh_ray.runtime.cluster import EMBEDDED, Cluster, connected
 from lrh_ray.runtime.map import map_blocks
-from lrh_ray.runtime.reduce import sample
-from lrh_ray.store.commits import pending_blocks, read_commits, recover
+from lrh_ray.store.commits import pending_blocks, recover
 from lrh_ray.store.growth import grow_plan, new_documents
 from lrh_ray.store.objects import Location, Objects, absolute, open_objects
 from lrh_ray.store.parts import Part
@@ -32,11 +30,12 @@ from lrh_ray.store.plan import Plan, make_plan, read_plan
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.store.seal import create_store, describe_rows, is_sealed, seal
 from lrh_ray.store.writer import BlockWriter
+from lrh_ray.studies.certification import certify
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 
 if TYPE_CHECKING:
-    from lrh_ray.models.parity import ParityCertificate
+    pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +44,9 @@ class Planned:
 
     plan: Plan
     tokens: TokenBatch
+    """Who the rows are."""
+    context: Context | None
+    """Whole sequences, where rows are fewer than tokens."""
     corpus: Corpus
     model: ModelFacts
     checkpoint: Checkpoint
@@ -53,11 +55,12 @@ class Planned:
 def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = None) -> Planned:
     """Read the corpus, tokenise it and plan the store; writes nothing. `folder` is where relative paths start."""
     from lrh_ray.models.facts import model_facts
+    from lrh_ray.models.selection import choose_rows, context_digest
     from lrh_ray.models.tokens import load_tokenizer, template_digest, tokenize
     from lrh_ray.text.corpus import read_corpus
 
     progress = progress or Silent()
-    checkpoint = resolve_checkpoint(config.model.name)
+    checkpoint = resolve_checkpoint(config.model.name, config.model.weights)
     facts = model_facts(checkpoint, config.model, config.store.sites)
     progress.begin("reading text")
     corpus = read_corpus(config.text, folder=folder)
@@ -74,6 +77,8 @@ def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = Non
         window=facts.window,
         too_long=config.text.too_long,
     )
+    chosen = choose_rows(tokens, corpus.documents, rows=config.store.rows, pool=config.store.pool)
+    tokens, context = chosen.rows, chosen.context
     identity: dict[str, Plain] = {
         "corpus": corpus.digest,
         "skipped": corpus.skipped,
@@ -82,11 +87,13 @@ def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = Non
         "bos": config.text.bos,
         "too_long": config.text.too_long,
     }
+    if context is not None:
+        identity["context"] = context_digest(context)
     if base is None:
         plan = make_plan(tokens, facts, config.store, identity)
     else:
         plan = grow_plan(base, tokens, facts, config.store, identity)
-    return Planned(plan=plan, tokens=tokens, corpus=corpus, model=facts, checkpoint=checkpoint)
+    return Planned(plan=plan, tokens=tokens, context=context, corpus=corpus, model=facts, checkpoint=checkpoint)
 
 
 def plan_facts(planned: Planned) -> dict[str, Plain]:
@@ -131,9 +138,22 @@ def extract(
     """
     progress = progress or Silent()
     planned = plan_run(config, folder=folder, progress=progress)
+    return extract_planned(config, planned, address=address, allow_missing=allow_missing, progress=progress)
+
+
+def extract_planned(
+    config: RunConfig, planned: Planned, *, address: str, allow_missing: bool, progress: Progress
+) -> dict[str, Plain]:
+    """`extract` of a plan that is made already; `config` says where its store stands and how the model runs."""
     location, plan = config.store_location, planned.plan
     create_store(
-        location, plan, planned.tokens, planned.corpus, config_yaml=as_yaml(config), provenance=_provenance(planned)
+        location,
+        plan,
+        planned.tokens,
+        planned.corpus,
+        config_yaml=as_yaml(config),
+        provenance=_provenance(planned),
+        context=planned.context,
     )
     objects = open_objects(location)
     recover(objects, plan.num_blocks)
@@ -147,7 +167,7 @@ def extract(
                 if not allow_missing:
                     raise
             progress.begin("comparing with a plain float32 forward")
-            parity = certify(location, planned)
+            parity = certify(location, plan, planned.tokens, planned.context, planned.checkpoint)
         progress.begin("sealing")
         seal(location, plan, parity=parity, allow_missing=allow_missing)
     return store_facts(open_store(location))
@@ -219,68 +239,21 @@ class ExtractWorker:
             worker=socket.gethostname(),
             software=self._software,
         ) as writer:
-            self._backend.forward(self._part.block_tokens(block), writer)
+            forward_block(self._backend, self._part, block, writer)
             return writer.commit()
+
+
+def forward_block(backend: Backend, part: Part, block: int, sink: RowSink) -> None:
+    """Run the sequences of a block through a backend, and hand the rows of the plan to `sink`."""
+    block_input = part.block_input(block)
+    chosen = sink if block_input.ranges is None else ChosenRows(sink, block_input.ranges)
+    backend.forward(block_input.tokens, chosen)
 
 
 def software_versions(backend: Backend) -> dict[str, str]:
     """What made a block's rows, for its commit record."""
     facts = {key: str(value) for key, value in asdict(backend.describe()).items()}
     return {**facts, "python": sys.version.split()[0], "lrh-ray": metadata.version("lrh-ray")}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParityRun:
-    """Compares stored rows with a plain float32 forward of the same tokens, on a worker."""
-
-    location: Location
-    checkpoint: Checkpoint
-    tokens: TokenBatch
-    index: np.ndarray
-    """[tokens] rows of the store, ascending within each sequence."""
-
-    def __call__(self, _: None) -> "ParityCertificate":
-        from lrh_ray.models.parity import compare_rows, reference_rows
-
-        store = open_store(self.location)
-        reference = reference_rows(self.checkpoint, self.tokens, store.plan.sites)
-        rows = {site.name: _rows_at(store, site.name, self.index) for site in store.plan.sites}
-        return compare_rows(rows, reference, dtype=coarser(store.plan.dtype, str(store.plan.identity["model_dtype"])))
-
-
-def coarser(*dtypes: str) -> str:
-    """The number format with the fewest digits decides how close rows can be."""
-    return min(dtypes, key=("bfloat16", "float16", "float32").index)
-
-
-def certify(location: Location, planned: Planned) -> Mapping[str, Plain]:
-    """The parity certificate of a store, made on a worker from the bytes on disk.
-
-    Raises:
-        ParityError: Some site exceeds its tolerance.
-    """
-    from lrh_ray.models.parity import parity_sample
-
-    plan = planned.plan
-    committed = sorted(read_commits(open_objects(location), plan.num_blocks))
-    chosen = parity_sample(planned.tokens, among=plan.source[np.isin(plan.block_of_sequence, committed)])
-    stored = np.argsort(plan.source)[list(chosen.sequences)]
-    starts, lengths = plan.starts[stored], chosen.tokens.lengths
-    index = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
-    run = ParityRun(location=absolute(location), checkpoint=planned.checkpoint, tokens=chosen.tokens, index=index)
-    (certificate,) = sample([None], run)
-    try:
-        certificate.require()
-    except ParityError as error:
-        raise ParityError(f"{error} The store {str(location)!r} is not sealed.") from error
-    return certificate.as_plain()
-
-
-def _rows_at(store: Store, site: str, index: np.ndarray) -> np.ndarray:
-    """Rows of a site at any global positions."""
-    size = store.plan.rows_per_block
-    rows = {int(block): store.block_rows(site, int(block)) for block in np.unique(index // size)}
-    return np.stack([rows[int(position // size)][position % size] for position in index])
 
 
 def store_facts(store: Store) -> dict[str, Plain]:

@@ -38,7 +38,8 @@ from lrh_ray.store.seal import describe_rows
 from lrh_ray.store.shard_reader import read_rows
 from lrh_ray.store.touched import block_rows
 from lrh_ray.store.verify import find_store, verify
-from lrh_ray.studies.extraction import coarser, software_versions
+from lrh_ray.studies.certification import coarser
+from lrh_ray.studies.extraction import forward_block, software_versions
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 
@@ -107,7 +108,7 @@ def reextract(
     location = find_store(location)
     verdict = verify(location, 0)
     part = open_part(location)
-    checkpoint = resolve_checkpoint(config.model.name)
+    checkpoint = resolve_checkpoint(config.model.name, config.model.weights)
     _require_model(part, checkpoint, config)
     committed = sorted(set(part.commits) - set(verdict.damaged_blocks))
     blocks = np.random.default_rng(seed).choice(committed, min(sample, len(committed)), replace=False)
@@ -193,7 +194,7 @@ class CompareWorker:
         commit = self._part.commits[block]
         bytes_repeat = self._backend.describe().repeatable == "bytes" and dict(commit.software) == self._software
         sink = _Comparing(self._part, block)
-        self._backend.forward(self._part.block_tokens(block), sink)
+        forward_block(self._backend, self._part, block, sink)
         sites = tuple(sink.finish(site.name, needs_same_bytes=bytes_repeat) for site in self._part.plan.sites)
         return Recomputed(
             block=block,

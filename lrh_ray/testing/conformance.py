@@ -15,7 +15,7 @@ Legend: N tokens, D features.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -23,11 +23,13 @@ import pytest
 import torch
 from transformers import AutoModel, PreTrainedModel
 
+from lrh_ray.errors import InterventionError
 from lrh_ray.models.backend import Backend
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import model_facts, read_architecture
 from lrh_ray.models.families import Family, family_of
+from lrh_ray.models.interventions import UNEDITABLE, Edit, EditableModel
 from lrh_ray.models.parity import compare_rows, reference_rows
 from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.sites import EMBED, FINAL_NORM, VOCABULARY, kind_of
@@ -189,6 +191,85 @@ class BackendSuite:
             with pytest.raises(OSError, match="disk full"):
                 backend.forward(block, FullDisk())
             assert backend.forward(block, Collected()) == block.num_tokens
+
+
+class InterventionSuite:
+    """The laws of edits. A subclass brings the fixture `case`."""
+
+    @pytest.fixture
+    def model(self, case: Case, request: pytest.FixtureRequest) -> EditableModel:
+        model = EditableModel(case.checkpoint, case.config)
+        request.addfinalizer(model.close)  # noqa: PT021  # type checks hide that a function yields
+        return model
+
+    def edits_of(self, case: Case, rows: dict[str, np.ndarray], site: str, *, scale: float) -> list[Edit]:
+        """Replaces positions 2 and -1 of the second document by what stands there, times `scale`."""
+        block = case.tokens()
+        start, length = int(block.starts[1]), int(block.lengths[1])
+        value = scale * rows[site][[start + 2, start + length - 1]]
+        return [Edit(site=site, kind="replace", sequence=1, positions=(2, -1), value=value)]
+
+    def test_writing_back_what_was_read_changes_nothing(self, case: Case, model: EditableModel) -> None:
+        block, sites = case.tokens(), self.sites(case)
+        rows = case.rows(sites, block)
+        before = model.logits(block)
+        for site in sites:
+            after = model.logits(block, self.edits_of(case, rows, site.name, scale=1.0))
+            assert all(error(a, b) <= case.tolerance for a, b in zip(after, before, strict=True)), site.name
+
+    def test_a_written_value_moves_what_comes_after_it_and_nothing_else(self, case: Case, model: EditableModel) -> None:
+        block, sites = case.tokens(), self.sites(case)
+        rows = case.rows(sites, block)
+        before = model.logits(block)
+        for site in sites:
+            after = model.logits(block, self.edits_of(case, rows, site.name, scale=-2.0))
+            moved = [error(a, b) > case.tolerance for a, b in zip(after, before, strict=True)]
+            assert moved == [index == 1 for index in range(len(moved))], site.name
+            changed = [error(a, b) > case.tolerance for a, b in zip(after[1], before[1], strict=True)]
+            assert not any(changed[:2]), site.name
+            assert changed[2], site.name
+
+    def test_projecting_removes_a_direction_and_adding_brings_it_back(self, case: Case, model: EditableModel) -> None:
+        block, site = case.tokens(), "resid.2"
+        row = case.rows(case.sites(site), block)[site][block.starts[1] + 3]
+        before = model.logits(block)
+        gone = Edit(site=site, kind="project", sequence=1, positions=(3,), value=row)
+        back = Edit(site=site, kind="add", sequence=1, positions=(3,), value=row)
+        assert error(model.logits(block, [gone])[1], before[1]) > 10 * case.tolerance
+        assert error(model.logits(block, [gone, back])[1], before[1]) <= 10 * case.tolerance
+
+    def test_generation_begins_with_the_likeliest_token_and_follows_edits(
+        self, case: Case, model: EditableModel
+    ) -> None:
+        block = case.tokens()
+        plain = model.generate(block, max_new_tokens=3)
+        likeliest = [int(logits[-1].argmax()) for logits in model.logits(block, last_only=True)]
+        end = model.logits(block)[0].shape[1]
+        assert [(ids or (end,))[0] for ids in plain] == [
+            token if ids else end for token, ids in zip(likeliest, plain, strict=True)
+        ]
+        rng = np.random.default_rng(0)
+        size = 100 * rng.normal(size=case.sites("resid.2")[0].width)
+        pushed = [Edit(site="resid.2", kind="add", sequence=s, positions=(-1,), value=size) for s in range(len(plain))]
+        assert model.generate(block, pushed, max_new_tokens=3) != plain
+
+    def sites(self, case: Case) -> tuple[SiteSpec, ...]:
+        """One of each kind that takes edits."""
+        kinds = {kind_of(site.name): site.name for site in case.all_sites() if site.layer in (None, 2)}
+        return case.sites(*(name for kind, name in kinds.items() if kind not in UNEDITABLE))
+
+    def test_edits_that_cannot_be_made_are_one_message(self, case: Case, model: EditableModel) -> None:
+        block, width = case.tokens("abc"), case.sites("resid.2")[0].width
+        good = Edit(site="resid.2", kind="add", sequence=0, positions=(1,), value=np.ones(width))
+        for change, told in (
+            ({"site": "embed"}, "edit resid.0"),
+            ({"positions": (99,)}, "a sequence of"),
+            ({"value": np.ones(width + 1)}, f"{width} wide"),
+            ({"value": np.ones((2, width))}, "its 1 rows"),
+        ):
+            with pytest.raises(InterventionError, match=told):
+                model.logits(block, [replace(good, **change)])
+        assert len(model.logits(block, [good])) == 1
 
 
 class FullDisk:

@@ -7,7 +7,7 @@ from lrh_ray.models.checkpoints import resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.families import known_families
 from lrh_ray.models.tiny import SHAPES
-from lrh_ray.testing.conformance import BackendSuite, Case
+from lrh_ray.testing.conformance import BackendSuite, Case, InterventionSuite
 
 
 @pytest.fixture(scope="module", params=sorted(SHAPES))
@@ -19,11 +19,18 @@ def test_every_family_has_a_tiny_model():
     assert set(known_families()) == set(SHAPES)
 
 
+@pytest.fixture
+def case(family, tiny_folder):
+    return Case(
+        checkpoint=resolve_checkpoint(str(tiny_folder(family))),
+        config=ModelConfig(name="tiny", batch_tokens=64),
+        open=open_backend,
+    )
+
+
 class TestTransformers(BackendSuite):
-    @pytest.fixture
-    def case(self, family, tiny_folder):
-        return Case(
-            checkpoint=resolve_checkpoint(str(tiny_folder(family))),
-            config=ModelConfig(name="tiny", batch_tokens=64),
-            open=open_backend,
-        )
+    """Rows."""
+
+
+class TestTransformersInterventions(InterventionSuite):
+    """Edits."""

@@ -28,6 +28,7 @@ from lrh_ray.errors import (
 from lrh_ray.records import Receipt
 from lrh_ray.store.commits import PACK, record_key
 from lrh_ray.store.reader import open_store
+from lrh_ray.store.verify import verify
 from lrh_ray.studies.extraction import extract, plan_facts, plan_run
 
 
@@ -231,3 +232,27 @@ def test_a_disk_too_small_is_found_before_the_model_loads(material, monkeypatch)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StoreFull, match="needs"):
         extract(config_of(material, "name=full"), folder=material)
+
+
+@pytest.mark.parametrize(("rows", "pool"), [("spans:number", "none"), ("last", "none"), ("all", "mean")])
+def test_a_store_of_chosen_rows_holds_those_of_the_whole_store(material, extracted, rows, pool):
+    name = f"chosen-{rows.replace(':', '-')}-{pool}"
+    config = config_of(material, f"name={name}", f"store.rows={rows}", f"store.pool={pool}", "store.min_blocks=3")
+    few = open_store(extract(config, folder=material)["store"])
+    whole = open_store(extracted["store"])
+    assert few.sealed
+    texts: dict[str, dict[str, list[np.ndarray]]] = {}
+    for store, of in ((few, "few"), (whole, "whole")):
+        for block in sorted(store.commits):
+            keys, stored = store.keys(block), store.block_rows("resid.2", block)
+            for row in range(len(keys.index)):
+                document = texts.setdefault(store.document_ids[keys.doc[row]], {"few": [], "whole": []})
+                document[of].append(np.array([keys.position[row], *stored[row]], dtype=np.float64))
+    compared = 0
+    for document in (one for one in texts.values() if one["few"]):
+        ours, all_ = np.stack(document["few"]), np.stack(document["whole"])
+        expected = all_[:, 1:].mean(axis=0)[None] if pool == "mean" else all_[ours[:, 0].astype(int), 1:]
+        np.testing.assert_allclose(ours[:, 1:], expected, rtol=2e-5, atol=2e-5)
+        compared += len(ours)
+    assert compared == few.plan.num_valid_rows > 30
+    assert verify(few.location, level=2).findings == ()
