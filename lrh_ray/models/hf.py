@@ -18,14 +18,17 @@ them with random numbers and a warning). The number of threads belongs to the pr
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast, final
+from typing import Any, cast, final
 
 import ml_dtypes
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from torch.distributed.tensor import DTensor
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from lrh_ray.errors import CheckpointBroken, ConfigError, SiteError
 from lrh_ray.models.backend import Backend, BackendFacts
@@ -34,10 +37,13 @@ from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype
 from lrh_ray.models.families import family_of
+from lrh_ray.models.fp8 import plain_weights, take_fp8
 from lrh_ray.models.pinned import PinnedRing
 from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.models.random_weights import random_model, truncate
+from lrh_ray.models.ranks import Rank, joined
 from lrh_ray.models.sink import RowSink
-from lrh_ray.models.sites import EMBED, num_blocks_needed
+from lrh_ray.models.sites import EMBED, kind_of, num_blocks_needed
 from lrh_ray.models.taps import find_taps, listening
 from lrh_ray.records import SiteSpec, TokenBatch
 
@@ -49,16 +55,26 @@ PADDING_ID = 0
 class TransformersBackend(Backend):
     """One model on one device, loaded up to the deepest of its sites."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[SiteSpec]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[SiteSpec], rank: Rank | None = None
+    ) -> None:
+        """Load the model, or with `rank` this process's share of it; only rank 0 hands rows on."""
         architecture = read_architecture(checkpoint)
         family = family_of(architecture.model_type)
+        self._silent = rank is not None and rank.index > 0
+        self._group = ExitStack()
+        self._no_gradients = torch.inference_mode if rank is None else torch.no_grad  # sharded experts count versions
+        if rank is not None:
+            _refuse_cut_sites(sites)
+            self._group.enter_context(joined(rank))
         self._sites = tuple(site.name for site in sites)
         self._dtype: DtypeName = resolved_dtype(architecture, config)
         self._device = _device(config)
         self._batch_tokens = config.batch_tokens
         self._threads_before = torch.get_num_threads()
         depth = num_blocks_needed(sites, int(architecture.num_hidden_layers))
-        self._model = _load_truncated(checkpoint, architecture, depth, self._dtype, self._device)
+        sharing = None if rank is None else sharing_of(rank, config)
+        self._model = _load_truncated(checkpoint, architecture, depth, self._dtype, self._device, sharing)
         self._taps = find_taps(self._model, family, sites, depth)
         table = self._model.get_submodule(family.embed).weight if EMBED in self._sites else None
         self._table = cast(torch.Tensor | None, table)
@@ -78,11 +94,12 @@ class TransformersBackend(Backend):
 
     def forward(self, block: TokenBatch, sink: RowSink) -> int:
         written: Counter[str] = Counter()
-        with torch.inference_mode():
+        with self._no_gradients():
             for members, batch in self._batches(block):
-                delivery = _Delivery(block=block, members=members, sink=sink, written=written, ring=self._ring)
+                receiver = None if self._silent else sink
+                delivery = _Delivery(block=block, members=members, sink=receiver, written=written, ring=self._ring)
                 if self._table is not None:
-                    delivery.write(EMBED, self._table[batch["input_ids"]])
+                    delivery.write(EMBED, whole(self._table)[batch["input_ids"]])
                 with listening(self._taps, delivery.write):
                     self._model(**batch, use_cache=False)
             if self._ring is not None:
@@ -97,7 +114,7 @@ class TransformersBackend(Backend):
 
     def forward_bare(self, block: TokenBatch) -> None:
         """The same passes with nobody listening: what the speed of `forward` is measured against."""
-        with torch.inference_mode():
+        with self._no_gradients():
             for _, batch in self._batches(block):
                 self._model(**batch, use_cache=False)
             if self._device == "cuda":
@@ -109,6 +126,7 @@ class TransformersBackend(Backend):
 
     def close(self) -> None:
         del self._model, self._taps, self._table
+        self._group.close()
         torch.set_num_threads(self._threads_before)
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -120,16 +138,20 @@ class _Delivery:
 
     block: TokenBatch
     members: np.ndarray
-    sink: RowSink
+    sink: RowSink | None
+    """None on ranks that only compute."""
     written: Counter[str]
     ring: PinnedRing | None
 
     def write(self, site: str, value: torch.Tensor) -> None:
         """Hand over the rows of each sequence of a [..., feature] tensor of padded tokens, without padding."""
         lengths = self.block.lengths[self.members]
-        padded = value.reshape(len(self.members), int(lengths.max()), -1)
+        padded = whole(value).reshape(len(self.members), int(lengths.max()), -1)
         if not padded.is_floating_point():
             padded = padded.float()  # ids of experts
+        if self.sink is None:
+            self.written[site] += int(lengths.sum())
+            return
         if self.ring is None:
             self._hand_over(site, [padded[row, :length] for row, length in enumerate(lengths)])
             return
@@ -138,7 +160,7 @@ class _Delivery:
 
     def _hand_over(self, site: str, sequences: Sequence[torch.Tensor]) -> None:
         for sequence, rows in zip(self.members, sequences, strict=True):
-            self.sink.write(site, int(self.block.starts[sequence]), as_numpy(rows))
+            cast(RowSink, self.sink).write(site, int(self.block.starts[sequence]), as_numpy(rows))
             self.written[site] += len(rows)
 
 
@@ -158,22 +180,37 @@ def _device(config: ModelConfig) -> str:
 
 
 def _load_truncated(
-    checkpoint: Checkpoint, architecture: PreTrainedConfig, depth: int, dtype: DtypeName, device: str
+    checkpoint: Checkpoint,
+    architecture: PreTrainedConfig,
+    depth: int,
+    dtype: DtypeName,
+    device: str,
+    sharing: DistributedConfig | None,
 ) -> PreTrainedModel:
     """The base model with its first `depth` blocks, read straight to the device; no other weight is read."""
-    architecture.num_hidden_layers = depth
-    if getattr(architecture, "layer_types", None) is not None:
-        architecture.layer_types = architecture.layer_types[:depth]
+    if checkpoint.random_seed is not None:
+        own: torch.dtype = getattr(torch, dtype)
+        return random_model(architecture, seed=checkpoint.random_seed, depth=depth, dtype=own, device=device)
+    truncate(architecture, depth)
+    source: str | None = str(checkpoint.path)
+    options: dict[str, Any] = {}
+    if sharing is not None:
+        options["distributed_config"] = sharing
+        if device == "cpu" and (block := take_fp8(architecture)) is not None:  # transformers cuts scales like weights
+            source, options["state_dict"] = None, plain_weights(checkpoint.path, block)
+    elif device != "cpu":
+        options["device_map"] = device
     with quiet_transformers():
-        model, report = AutoModel.from_pretrained(
-            checkpoint.path,
+        loaded: Any = base_class(architecture).from_pretrained(
+            source,
             config=architecture,
             dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            device_map=None if device == "cpu" else device,
+            **options,
         )
+        model, report = loaded
     wrong = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
     if wrong:
         raise CheckpointBroken(
@@ -181,6 +218,29 @@ def _load_truncated(
             f"another shape: {', '.join(wrong[:3])} ... Download or convert it again."
         )
     return cast(PreTrainedModel, model.eval())
+
+
+def base_class(architecture: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of the base model, which loads from a state in memory as well as from a folder."""
+    return cast(type[PreTrainedModel], MODEL_MAPPING[type(architecture)])
+
+
+def sharing_of(rank: Rank, config: ModelConfig) -> DistributedConfig:
+    """How transformers cuts a model over the ranks of a replica."""
+    return DistributedConfig(tp_size=rank.size, ep_size=rank.size if config.expert_parallel else 1)
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """A tensor that ranks hold between them, put together; all ranks must ask."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _refuse_cut_sites(sites: Sequence[SiteSpec]) -> None:
+    cut = [site.name for site in sites if kind_of(site.name) in ("heads", "mlp_act", "router", "experts")]
+    if cut:
+        raise SiteError(
+            f"Site {cut[0]!r} lies inside a module that is cut over ranks; set model.tensor_parallel: 1 to read it."
+        )
 
 
 def _padded(block: TokenBatch, members: np.ndarray, device: str) -> dict[str, torch.Tensor]:

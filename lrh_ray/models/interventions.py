@@ -154,7 +154,7 @@ class EditableModel:
             )
         value = torch.from_numpy(np.array(edit.value, dtype=np.float32)).to(self._device)
         if edit.kind == "project":
-            value = torch.linalg.qr(value.reshape(-1, value.shape[-1]).T).Q.T  # an orthonormal basis [R, D] of their span
+            value = torch.linalg.qr(value.reshape(-1, value.shape[-1]).T).Q.T  # an orthonormal basis [R, D]
         return _Placed(row=row, positions=tuple(positions), kind=edit.kind, value=value)
 
     def _taps(self, sites: Sequence[str]) -> tuple[Tap, ...]:

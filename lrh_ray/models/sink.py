@@ -31,6 +31,14 @@ class RowSink(Protocol):
 
 
 @final
+class Nowhere:
+    """Takes every row and keeps none."""
+
+    def write(self, site: str, offset: int, rows: Rows) -> None:
+        """Let the rows go."""
+
+
+@final
 class ChosenRows:
     """Hands on the rows that a store keeps, of all the tokens that a backend delivers.
 

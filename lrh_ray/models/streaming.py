@@ -13,8 +13,8 @@ those of an ordinary load.
 Memory: the embedding table, plus one layer in float32. A layer of experts is read whole; one expert at a time would
 need a forward of our own per family.
 
-What can go wrong: `CheckpointBroken` for a checkpoint that lacks weights, or holds quantised ones: their float32
-values are a matter of the quantiser, so a plain reference does not exist.
+What can go wrong: `CheckpointBroken` for a checkpoint that lacks weights, or holds those of a quantiser other than
+block-wise fp8 (`fp8`): what they stand for in float32 is not known.
 """
 
 from collections import defaultdict
@@ -41,7 +41,9 @@ from lrh_ray.errors import CheckpointBroken
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.facts import read_architecture
 from lrh_ray.models.families import family_of
+from lrh_ray.models.fp8 import SCALE, block_of, from_blocks
 from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.models.random_weights import declared_dtype, draw, modules_of_part
 from lrh_ray.models.skeleton import skeleton
 from lrh_ray.models.taps import first_of
 
@@ -76,17 +78,14 @@ class StreamedModel:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         architecture = read_architecture(checkpoint)
-        if getattr(architecture, "quantization_config", None) is not None:
-            raise CheckpointBroken(
-                f"The checkpoint {checkpoint.name!r} holds quantised weights, which have no plain float32 reference; "
-                "use its unquantised version."
-            )
+        self._random_seed, self._declared = checkpoint.random_seed, declared_dtype(architecture)
+        self._fp8_block = _take_quantization(architecture, checkpoint)
         self.family = family = family_of(architecture.model_type)
         self._path = checkpoint.path
         self._model = _empty_model(architecture)
         self._blocks, self._prefix = self._model.get_submodule(family.layers), family.layers
         self._norm = self._model.get_submodule(family.final_norm)
-        self._parts = self._checkpoint_parts()
+        self._parts = self._checkpoint_parts() if self._random_seed is None else {}
         with quiet_transformers():
             self._materialise(None)
 
@@ -140,13 +139,27 @@ class StreamedModel:
         converters = [one for one in transforms if isinstance(one, WeightConverter)]
         wanted = self._model.state_dict()
         parts: dict[int | None, dict[str, Path]] = defaultdict(dict)
+        self._scales: dict[str, Path] = {}
         for path in sorted(self._path.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 (a safetensors file is not iterable)
+                    if key.endswith(SCALE):
+                        self._scales[key] = path
+                        continue
                     name, _ = rename_source_key(key, renamings, converters, self._model.base_model_prefix, wanted)
                     if name in wanted:
                         parts[self._block_of(name)][key] = path
         return parts
+
+    def _plain(self, key: str, tensor: Tensor) -> Tensor:
+        """A stored tensor, or the float32 weights that its fp8 blocks stand for."""
+        if tensor.dtype != torch.float8_e4m3fn:
+            return tensor
+        scale = key + SCALE
+        if self._fp8_block is None or scale not in self._scales:
+            raise CheckpointBroken(f"The checkpoint {str(self._path)!r} has fp8 weights {key!r} without their scales.")
+        with safe_open(self._scales[scale], framework="pt") as file:
+            return from_blocks(tensor, file.get_tensor(scale), self._fp8_block)
 
     def _transforms(self) -> list[WeightConverter | WeightRenaming]:
         """Transformers' conversions of checkpoint keys for this model; fresh ones, because they collect tensors."""
@@ -158,14 +171,18 @@ class StreamedModel:
         return int(name.removeprefix(prefix).partition(".")[0]) if name.startswith(prefix) else None
 
     def _materialise(self, part: int | None) -> None:
-        """Read one part's tensors, converted by transformers, as float32."""
+        """Read one part's tensors, converted by transformers, as float32; draw them where weights are random."""
+        if self._random_seed is not None:
+            modules = modules_of_part(self._model, self._prefix, part)
+            draw(self._model, modules, seed=self._random_seed, declared=self._declared)
+            return
         tensors: dict[str, Tensor] = {}
         by_file: dict[Path, list[str]] = defaultdict(list)
         for key, path in self._parts[part].items():
             by_file[path].append(key)
         for path, keys in by_file.items():
             with safe_open(path, framework="pt") as file:
-                tensors.update({key: file.get_tensor(key) for key in keys})
+                tensors.update({key: self._plain(key, file.get_tensor(key)) for key in keys})
         loading = LoadStateDictConfig(dtype=torch.float32, weight_mapping=self._transforms())
         convert_and_load_state_dict_in_model(self._model, tensors, loading)
         missing = [
@@ -175,6 +192,21 @@ class StreamedModel:
         ]
         if missing:
             raise CheckpointBroken(f"The checkpoint {str(self._path)!r} lacks weights, first {missing[0]!r}.")
+
+
+def _take_quantization(architecture: Any, checkpoint: Checkpoint) -> int | None:
+    """Side of the fp8 blocks of a checkpoint, None for plain weights; the architecture is then a plain one."""
+    quantization = getattr(architecture, "quantization_config", None)
+    if quantization is None:
+        return None
+    block = block_of(quantization)
+    if block is None and checkpoint.random_seed is None:
+        raise CheckpointBroken(
+            f"The checkpoint {checkpoint.name!r} holds weights of a quantiser whose float32 values are not known; use "
+            "its unquantised version. (Block-wise fp8, as DeepSeek's, is known.)"
+        )
+    del architecture.quantization_config
+    return block
 
 
 def _empty_model(architecture: Any) -> PreTrainedModel:

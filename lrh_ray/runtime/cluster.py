@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,12 +25,22 @@ TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """What one living node has; `name` is Ray's id of it."""
+
+    name: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """What the cluster offers."""
+    """What the cluster offers, in all and by node; without `nodes` it counts as one node."""
 
     address: str
     cpus: float
     gpus: float
+    nodes: tuple[Node, ...] = ()
 
 
 @contextlib.contextmanager
@@ -55,7 +65,7 @@ def connected(address: str = EMBEDDED) -> Iterator[Cluster]:
 
 def _start_embedded() -> None:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
-    _require_token_mode()
+    require_token_mode()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(address="local", dashboard_host="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
@@ -66,7 +76,7 @@ def _start_embedded() -> None:
 
 
 def _join(address: str) -> None:
-    _require_token_mode()
+    require_token_mode()
     if not _has_token():
         raise ClusterError(
             f"No token for the Ray cluster {address!r}. Set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put the "
@@ -81,7 +91,7 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _require_token_mode() -> None:
+def require_token_mode() -> None:
     """Token mode for this process and its children, whatever the environment says.
 
     Ray reads the mode and the token once, when it is imported; its own start-up refreshes them in the same way.
@@ -98,8 +108,28 @@ def _has_token() -> bool:
 
 
 def _describe(address: str) -> Cluster:
-    resources = ray.cluster_resources()
-    return Cluster(address=address, cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+    nodes = living_nodes()
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return Cluster(address=address, cpus=cpus, gpus=gpus, nodes=nodes)
+
+
+def living_nodes() -> tuple[Node, ...]:
+    """Nodes that can take work now."""
+    leaving = draining_nodes()
+    return tuple(
+        Node(name=node["NodeID"], cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in leaving
+    )
+
+
+def draining_nodes() -> Mapping[str, float | None]:
+    """Nodes that are about to be taken away (`ray drain-node`, spot notice, SIGTERM), and when, in Unix seconds.
+
+    None: no time is known. Ray has no public call for this; its own libraries use this one.
+    """
+    deadlines: Mapping[str, int] = ray._private.state.state.get_draining_nodes()
+    return {name: milliseconds / 1000 if milliseconds else None for name, milliseconds in deadlines.items()}
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,10 +18,13 @@ from lrh_ray.errors import BlockFailed, StoreFull
 from lrh_ray.models.backend import Backend, open_backend
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.sink import ChosenRows, RowSink
+from lrh_ray.models.sink import ChosenRows, Nowhere, RowSink
 from lrh_ray.records import Context, Corpus, ModelFacts, Plain, Receipt, TokenBatch
 from lrh_ray.runtime.cluster import EMBEDDED, Cluster, connected
 from lrh_ray.runtime.map import map_blocks
+from lrh_ray.runtime.nonce import require_shared
+from lrh_ray.runtime.sizing import PoolSize
+from lrh_ray.runtime.tasks import Seat, Shape
 from lrh_ray.store.commits import pending_blocks, recover
 from lrh_ray.store.growth import grow_plan, new_documents
 from lrh_ray.store.objects import Location, Objects, absolute, open_objects
@@ -179,8 +182,18 @@ def _extract_blocks(
     plan = planned.plan
     done = plan.num_valid_rows - int(plan.valid_rows[list(pending)].sum())
     progress.begin("extracting", plan.num_valid_rows, "tokens", done)
-    task = ExtractTask(location=absolute(config.store_location), checkpoint=planned.checkpoint, model=config.model)
-    map_blocks(pending, task, config.pool, cluster, on_receipt=lambda receipt: progress.advance(receipt.rows))
+    location = absolute(config.store_location)
+    require_shared(location, cluster)
+    kind = ShardedExtractTask if shares_model(config.model) else ExtractTask
+    task = kind(location=location, checkpoint=planned.checkpoint, model=config.model)
+    map_blocks(
+        pending,
+        task,
+        config.pool,
+        cluster,
+        on_receipt=lambda receipt: progress.advance(receipt.rows),
+        on_loss=progress.say,
+    )
 
 
 def _provenance(planned: Planned) -> dict[str, Plain]:
@@ -219,6 +232,52 @@ class ExtractTask:
 
     def describe(self, block: int) -> str:
         return describe_rows(read_plan(open_objects(self.location)), [block])
+
+
+def shares_model(config: ModelConfig) -> bool:
+    """Whether a replica is several processes of ours; a vLLM engine starts its own."""
+    return config.engine == "transformers" and config.tensor_parallel > 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardedExtractTask:
+    """How the processes of a replica are opened that hold one model between them; rank 0 writes."""
+
+    location: Location
+    checkpoint: Checkpoint
+    model: ModelConfig
+
+    def shape(self, size: PoolSize) -> Shape:
+        count = self.model.tensor_parallel
+        bundle = {"CPU": size.cpus / count} if not size.gpus else {"CPU": size.cpus / count, "GPU": size.gpus / count}
+        return Shape(bundles=(bundle,) * count)
+
+    def open_member(self, seat: Seat) -> "ExtractWorker | SilentWorker":
+        from lrh_ray.models.hf import TransformersBackend
+        from lrh_ray.models.ranks import Rank
+
+        plan = read_plan(open_objects(self.location))
+        rank = Rank(index=seat.rank, size=seat.size, address=seat.rendezvous)
+        backend = TransformersBackend(self.checkpoint, self.model, plan.sites, rank)
+        return (SilentWorker if seat.rank else ExtractWorker)(self.location, plan, backend)
+
+    def describe(self, block: int) -> str:
+        return describe_rows(read_plan(open_objects(self.location)), [block])
+
+
+class SilentWorker:
+    """A rank that computes its share of every block and writes nothing."""
+
+    def __init__(self, location: Location, plan: Plan, backend: Backend) -> None:
+        self._part = Part(objects=open_objects(location), plan=plan, commits={}, manifest=None)
+        self._backend = backend
+
+    def process(self, block: int, attempt: str) -> Receipt:
+        tokens = self._part.block_input(block).tokens
+        self._backend.forward(tokens, Nowhere())
+        return Receipt(
+            block=block, attempt=attempt, rows=0, num_bytes=0, seconds=0.0, worker=socket.gethostname(), committed=False
+        )
 
 
 class ExtractWorker:

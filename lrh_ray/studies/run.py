@@ -13,6 +13,7 @@ from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Location
 from lrh_ray.studies.probe_config import ProbeConfig
+from lrh_ray.studies.twin_config import TwinConfig
 from lrh_ray.text.config import TextConfig
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -42,6 +43,9 @@ class RunConfig:
 
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """Probes of all concepts at all sites."""
+
+    twin: TwinConfig = field(default_factory=TwinConfig)
+    """The control store."""
 
     def __post_init__(self) -> None:
         if not RUN_NAME.fullmatch(self.name):

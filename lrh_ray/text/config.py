@@ -20,8 +20,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from lrh_ray.config import settings
-from lrh_ray.errors import UnknownName
+from lrh_ray.errors import ConfigError, UnknownName
 from lrh_ray.text.concepts import tagger_names
+from lrh_ray.text.transforms import NONE, parse_transform
 
 
 @settings
@@ -190,6 +191,9 @@ class TextConfig:
     min_characters: int = 1
     """Shorter documents (surrounding white space not counted) are left out and counted with the skipped ones."""
 
+    transform: str = NONE
+    """`none`, or `shuffle_ngrams(N, SEED)`: runs of N words in random order within each document, as a control."""
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("sources is empty; name at least one, for example `- kind: python-docs`.")
@@ -199,5 +203,6 @@ class TextConfig:
             raise ValueError(f"min_characters is {self.min_characters!r}; it is at least 1.")
         try:
             tagger_names(self.concepts)
-        except UnknownName as error:
+            parse_transform(self.transform)
+        except (UnknownName, ConfigError) as error:
             raise ValueError(str(error)) from error

@@ -6,7 +6,7 @@ Sources are read in the order of the configuration, and a document is the same w
 covers ids, texts, labels and spans in order, and the catalogue of concepts. `skipped` counts the malformed and the too
 short records: skipped plus kept is what the sources held. `max_documents` then keeps one document from each of as many
 equal runs, the one whose hashed id is lowest, because the head of a corpus is one source and a fixed step can fall in
-step with the order of classes.
+step with the order of classes. `transform` comes last, and enters the digest.
 
 What can go wrong, each a `CorpusError`: nothing remains; two documents share an id; a record is malformed and the
 settings do not skip it; one name is a label here and a span there. A corpus is held in memory: documents and spans
@@ -27,6 +27,7 @@ from lrh_ray.text.concepts import PRESENT, TAGGERS, tag, tagger_names
 from lrh_ray.text.config import SourceConfig, TextConfig
 from lrh_ray.text.reading import Found, Malformed, Source
 from lrh_ray.text.spreading import spread
+from lrh_ray.text.transforms import parse_transform, transformed
 
 Values = Mapping[str, set[str]]
 
@@ -55,10 +56,15 @@ def read_corpus(config: TextConfig, *, folder: Path) -> Corpus:
             f" out as malformed or shorter than min_characters = {config.min_characters}. Check paths and settings."
         )
     _refuse_repeated_ids(kept.found)
-    chosen = spread([found.document for found in kept.found], config.max_documents)
+    transform = parse_transform(config.transform)
+    spread_out = spread([found.document for found in kept.found], config.max_documents)
+    chosen = tuple(transformed(document, transform) for document in spread_out)
     concepts = catalogue(chosen, taggers, _descriptions(config.sources))
     documents = tuple(replace(document, spans=document.spans + tag(document.text, taggers)) for document in chosen)
-    return Corpus(documents=documents, concepts=concepts, skipped=kept.skipped, digest=_digest(documents, concepts))
+    digest = _digest(documents, concepts)
+    if transform is not None:
+        digest = digest_json([digest, config.transform])
+    return Corpus(documents=documents, concepts=concepts, skipped=kept.skipped, digest=digest)
 
 
 def _module(source: SourceConfig) -> Source:

@@ -12,9 +12,7 @@ def test_every_file_of_the_folder_is_a_family():
 
 @pytest.mark.parametrize("model_type", ["mamba", "os", "../llama", ""])
 def test_an_unknown_family_names_the_known_ones_and_the_remedy(model_type):
-    with pytest.raises(
-        UnsupportedFamily, match=r"no family file.*deepseek_v3, .*gpt_neox.*register\("
-    ) as caught:
+    with pytest.raises(UnsupportedFamily, match=r"no family file.*deepseek_v3, .*gpt_neox.*register\(") as caught:
         family_of(model_type)
     assert repr(model_type) in str(caught.value)
 

@@ -1,5 +1,7 @@
 """Which tokens become rows, and how a sink picks and pools them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,7 +105,7 @@ def test_any_pieces_give_the_rows_and_means_of_the_whole(data):
     ranges = np.unique(np.array([(a, max(b, a + 1)) for a, b in pairs if a < tokens] or [(0, 1)]), axis=0)
     rows = np.random.default_rng(0).normal(size=(tokens, 3)).astype(np.float32)
     cuts = [0, *sorted(data.draw(st.sets(st.integers(1, max(1, tokens - 1)), max_size=4)) - {tokens}), tokens]
-    pieces = [(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+    pieces = [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
     sink = Sink()
     picking = ChosenRows(sink, ranges)
     for first, stop in data.draw(st.permutations(pieces)):

@@ -256,3 +256,16 @@ def test_a_store_of_chosen_rows_holds_those_of_the_whole_store(material, extract
         compared += len(ours)
     assert compared == few.plan.num_valid_rows > 30
     assert verify(few.location, level=2).findings == ()
+
+
+def test_two_processes_that_share_the_model_write_the_rows_of_one(material, extracted):
+    few = ("store.min_blocks=3", "model.dtype=float32")
+    shared = config_of(material, "name=shared", "model.tensor_parallel=2", "pool.replicas=1", "pool.cpus=2", *few)
+    alone = config_of(material, "name=unshared", "pool.replicas=1", *few)
+    two, one = (open_store(extract(config, folder=material)["store"]) for config in (shared, alone))
+    assert two.sealed
+    assert two.plan.rows_digest == one.plan.rows_digest
+    for block in one.commits:
+        for site in one.sites:
+            ours, theirs = two.block_rows(site, block), one.block_rows(site, block)
+            assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)

@@ -1,0 +1,58 @@
+"""Facts of a description: what a plan by numbers must know, without weights, tokenizer or text.
+
+    described = describe_model(known_checkpoint("known:gpt2-xl"), ModelConfig(name="known:gpt2-xl"), ["resid.*"])
+    described.tree.num_parameters, [site.name for site in described.sites]
+
+What can go wrong: `UnknownName`, `CheckpointMissing`, `CheckpointBroken`, `UnsupportedFamily`, `SiteError`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype
+from lrh_ray.models.meta_tree import ModelTree, model_tree
+from lrh_ray.models.sites import asks_inside_blocks, num_blocks_needed, resolve_sites
+from lrh_ray.models.skeleton import inner_widths
+from lrh_ray.records import SiteSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Described:
+    """A model by its config.json."""
+
+    name: str
+    architecture: PreTrainedConfig
+    tree: ModelTree
+    dtype: DtypeName
+    window: int
+    sites: tuple[SiteSpec, ...]
+
+    @property
+    def depth(self) -> int:
+        """Blocks up to the deepest site."""
+        return num_blocks_needed(self.sites, self.tree.num_layers)
+
+
+def describe_model(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str]) -> Described:
+    """Size, number format and sites of a model; only config.json is read."""
+    architecture = read_architecture(checkpoint)
+    dtype = resolved_dtype(architecture, config)
+    numbers: Any = architecture
+    return Described(
+        name=checkpoint.name,
+        architecture=architecture,
+        tree=model_tree(architecture, dtype),
+        dtype=dtype,
+        window=int(numbers.max_position_embeddings),
+        sites=resolve_sites(
+            sites,
+            num_layers=int(numbers.num_hidden_layers),
+            hidden_size=int(numbers.hidden_size),
+            inner=inner_widths(architecture) if asks_inside_blocks(sites) else {},
+        ),
+    )

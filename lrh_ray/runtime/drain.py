@@ -1,0 +1,63 @@
+"""What SIGTERM does to a worker process: it finishes its block, or gives it back, and takes no more.
+
+    drain = Drain(grace_seconds=20)              # in the main thread
+    receipt = drain.run(lambda: worker.process(block, attempt))     # None: the block was given back
+
+After three quarters of the grace the block in hand is interrupted: an exception in the main thread unwinds through the
+worker's own clean-up, so an attempt is discarded like any other. A process that is stuck in native code, even with
+Python's lock in its hands, is ended by a watchdog without Python shortly before the grace is over; what it staged is
+swept by the next run, as after any death.
+
+What can go wrong: Python runs signal handlers between two instructions of the main thread, so SIGTERM is noticed when a
+native call returns.
+"""
+
+import faulthandler
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+INTERRUPT_AFTER = 0.75
+EXIT_AFTER = 0.95
+
+
+class _GivenBack(BaseException):
+    """Raised in the main thread when the grace runs out; no worker may take it for a failure of its own."""
+
+
+class Drain:
+    """The state of one worker process."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace = grace_seconds
+        self._busy = False
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGALRM, self._interrupt)
+
+    def run(self, work: Callable[[], T]) -> T | None:
+        """The work's result, or None where it was not begun or was interrupted because the process must leave."""
+        if self.asked:
+            return None
+        self._busy = True
+        try:
+            return work()
+        except _GivenBack:
+            return None
+        finally:
+            self._busy = False
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            return
+        self.asked = True
+        faulthandler.dump_traceback_later(EXIT_AFTER * self._grace, exit=True, file=sys.__stderr__ or 2)
+        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AFTER * self._grace)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self._busy:
+            raise _GivenBack("the time that SIGTERM leaves is over")
