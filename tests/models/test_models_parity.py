@@ -169,5 +169,5 @@ def test_missing_and_quantised_weights_have_no_reference(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     quantised = {**config, "quantization_config": {"quant_method": "fp8"}}
     (folder / "config.json").write_text(json.dumps(quantised))
-    with pytest.raises(CheckpointBroken, match="quantised weights"):
+    with pytest.raises(CheckpointBroken, match="of a quantiser"):
         reference_rows(Checkpoint(name="fp8", path=folder), TOKENS, SITES)
