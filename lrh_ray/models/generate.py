@@ -28,6 +28,7 @@ from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import read_architecture, resolved_dtype
+from lrh_ray.models.hf import chosen_device
 from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.random_weights import random_model
 from lrh_ray.models.sampling import Prompt, Response, SamplingConfig
@@ -65,7 +66,7 @@ class Generator:
                 f"tensor_parallel is {config.tensor_parallel}; generation with engine: transformers runs on 1 device. "
                 "Set it to 1, or use engine: vllm."
             )
-        self._device = _device(config)
+        self._device = chosen_device(config)
         self._model = _load(checkpoint, config, self._device)
         self._window = int(self._model.config.max_position_embeddings)
         self._ends = end_tokens(checkpoint)
@@ -219,10 +220,3 @@ def refuse_long_prompts(prompts: Sequence[Prompt], sampling: SamplingConfig, win
                 f"The prompt {prompt.name!r} has {len(prompt.token_ids)} tokens; the window of {window} less "
                 f"max_new_tokens {sampling.max_new_tokens} leaves room for 1 to {room}. Shorten one of the two."
             )
-
-
-def _device(config: ModelConfig) -> str:
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise ConfigError("device is 'cuda', but this machine offers torch no GPU; use device: auto or device: cpu.")
-    return "cuda" if available and config.device != "cpu" else "cpu"

@@ -69,7 +69,7 @@ class TransformersBackend(Backend):
             self._group.enter_context(joined(rank))
         self._sites = tuple(site.name for site in sites)
         self._dtype: DtypeName = resolved_dtype(architecture, config)
-        self._device = _device(config)
+        self._device = chosen_device(config)
         self._batch_tokens = config.batch_tokens
         self._threads_before = torch.get_num_threads()
         depth = num_blocks_needed(sites, int(architecture.num_hidden_layers))
@@ -172,7 +172,8 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray:
     return host.numpy()
 
 
-def _device(config: ModelConfig) -> str:
+def chosen_device(config: ModelConfig) -> str:
+    """`cuda` where this process has a GPU, unless the configuration says otherwise."""
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise ConfigError("device is 'cuda', but this machine offers torch no GPU; use device: auto or device: cpu.")

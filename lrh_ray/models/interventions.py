@@ -35,6 +35,7 @@ from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import model_facts, read_architecture, resolved_dtype
 from lrh_ray.models.families import family_of
+from lrh_ray.models.hf import chosen_device
 from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.sites import EMBED, kind_of
 from lrh_ray.models.taps import Tap, find_taps, first_of
@@ -70,7 +71,7 @@ class EditableModel:
         architecture = read_architecture(checkpoint)
         self._family = family_of(architecture.model_type)
         self._depth = int(architecture.num_hidden_layers)
-        self._device = torch.device("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
+        self._device = torch.device(chosen_device(config))
         with quiet_transformers():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 checkpoint.path,
