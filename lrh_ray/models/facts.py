@@ -11,26 +11,29 @@ What can go wrong: `CheckpointBroken`, `UnsupportedFamily`, `SiteError`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, cast, get_args
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
-from lrh_ray.errors import CheckpointBroken
+from lrh_ray.errors import CheckpointBroken, SiteError
 from lrh_ray.models.checkpoints import Checkpoint, checkpoint_digest, tokenizer_digest
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.families import family_of
-from lrh_ray.models.sites import asks_inside_blocks, resolve_sites
+from lrh_ray.models.sites import asks_inside_blocks, kind_of, resolve_sites
 from lrh_ray.records import ModelFacts
 
 DtypeName: TypeAlias = Literal["bfloat16", "float16", "float32"]
+EXACT_IDS: Mapping[DtypeName, int] = {"bfloat16": 257, "float16": 2049, "float32": 1 << 24}
+"""Whole numbers below this are exact."""
 
 
 def model_facts(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str]) -> ModelFacts:
     """Identity, size and sites of a model; reads config.json, and hashes the checkpoint once per machine."""
     architecture = read_architecture(checkpoint)
     num_layers, hidden_size = int(architecture.num_hidden_layers), int(architecture.hidden_size)
+    dtype = resolved_dtype(architecture, config)
     return ModelFacts(
         name=checkpoint.name,
         digest=checkpoint_digest(checkpoint),
@@ -39,20 +42,34 @@ def model_facts(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str
         num_layers=num_layers,
         hidden_size=hidden_size,
         window=int(architecture.max_position_embeddings),
-        dtype=resolved_dtype(architecture, config),
+        dtype=dtype,
         sites=resolve_sites(
-            sites, num_layers=num_layers, hidden_size=hidden_size, inner=_inner_widths(architecture, sites)
+            sites, num_layers=num_layers, hidden_size=hidden_size, inner=_inner_widths(architecture, sites, dtype)
         ),
     )
 
 
-def _inner_widths(architecture: PreTrainedConfig, sites: Sequence[str]) -> dict[str, int]:
+def _inner_widths(architecture: PreTrainedConfig, sites: Sequence[str], dtype: DtypeName) -> dict[str, int]:
     """Widths of sites inside blocks; the model's skeleton is built only if one of them is asked for."""
     if not asks_inside_blocks(sites):
         return {}
     from lrh_ray.models.skeleton import inner_widths
 
-    return inner_widths(architecture)
+    widths = inner_widths(architecture)
+    _refuse_inexact_ids(architecture, sites, widths, dtype)
+    return widths
+
+
+def _refuse_inexact_ids(
+    architecture: PreTrainedConfig, sites: Sequence[str], widths: Mapping[str, int], dtype: DtypeName
+) -> None:
+    """Ids of experts are kept in the floating-point type of the rows, which must hold each of them."""
+    num_experts = max((width for site, width in widths.items() if kind_of(site) == "router"), default=0)
+    if num_experts > EXACT_IDS[dtype] and any(kind_of(site) == "experts" for site in sites):
+        raise SiteError(
+            f"{architecture.model_type!r} has {num_experts} experts, and {dtype} is exact only below "
+            f"{EXACT_IDS[dtype]}. Set model.dtype: float32 to keep 'experts', or ask for 'router'."
+        )
 
 
 def read_architecture(checkpoint: Checkpoint) -> PreTrainedConfig:

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lrh_ray.errors import CheckpointBroken, ConfigError, SiteError, UnsupportedFamily
-from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import model_facts
 
@@ -73,3 +73,14 @@ def test_a_description_without_model_type_is_broken(tmp_path):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         ModelConfig(**{"name": "any", **wrong})
+
+
+def test_ids_of_experts_that_a_dtype_cannot_hold_are_refused(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder("mixtral"), tmp_path / "many")
+    config = json.loads((tmp_path / "many/config.json").read_text())
+    (tmp_path / "many/config.json").write_text(json.dumps({**config, "num_local_experts": 300}))
+    checkpoint = resolve_checkpoint(str(tmp_path / "many"))
+    with pytest.raises(SiteError, match=r"300 experts, and bfloat16 is exact only below 257"):
+        model_facts(checkpoint, ModelConfig(name="many", dtype="bfloat16"), ["experts.1"])
+    assert model_facts(checkpoint, ModelConfig(name="many", dtype="float32"), ["experts.1"]).sites[0].width == 2
+    assert model_facts(checkpoint, ModelConfig(name="many", dtype="bfloat16"), ["router.1"]).sites[0].width == 300
