@@ -11,7 +11,6 @@ import argparse
 import heapq
 import json
 import random
-import resource
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 
 from lrh_ray.runtime.leases import Action, Assign, Leases, Limits, Retire, Stop
 from lrh_ray.runtime.policy import Failure
+from lrh_ray.testing.resident import peak_bytes
 
 LIMITS = Limits(
     attempts=3,
@@ -187,7 +187,7 @@ def measure(*, replicas: int, blocks: int, seed: int = 0) -> LeaseFigures:
         simulated_seconds=round(world.heap[0][0], 1),
         seconds=round(seconds, 3),
         leases_per_second=round(leases / seconds, 1),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=peak_bytes(),
     )
 
 

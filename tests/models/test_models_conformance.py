@@ -34,3 +34,32 @@ class TestTransformers(BackendSuite):
 
 class TestTransformersInterventions(InterventionSuite):
     """Edits."""
+
+
+@pytest.mark.model
+class TestSmolLM2(BackendSuite):
+    """Rows of real weights."""
+
+    @pytest.fixture
+    def case(self):
+        return Case(
+            checkpoint=resolve_checkpoint("smollm2"),
+            config=ModelConfig(name="smollm2", dtype="float32"),
+            open=open_backend,
+            texts=("The capital of France is Paris.", "Short."),
+        )
+
+
+@pytest.mark.model
+@pytest.mark.slow
+class TestSmolLM2Interventions(InterventionSuite):
+    """Edits of real weights."""
+
+    @pytest.fixture
+    def case(self):
+        return Case(
+            checkpoint=resolve_checkpoint("smollm2"),
+            config=ModelConfig(name="smollm2", dtype="float32"),
+            open=open_backend,
+            texts=("The capital of France is Paris.", "It is not in Spain."),
+        )

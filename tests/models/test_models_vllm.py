@@ -3,11 +3,15 @@
 An engine takes half a minute to start, so each is started once, with all the sites that its tests need.
 """
 
+import subprocess
+import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -278,3 +282,33 @@ def test_rows_keep_the_number_format_of_the_engine(dtype, tmp_path_factory):
     closed, running = start(tiny(tmp_path_factory, "llama"), ["resid.*"], dtype=dtype)
     with closed:
         check_against_transformers(running, tolerance=0.03)
+
+
+def test_an_engine_ends_with_its_killed_owner(tmp_path):
+    folder = make_tiny("llama", tmp_path / "model", hidden=128)
+    code = (
+        "import time; from lrh_ray.models.backend import open_backend; from lrh_ray.models.facts import model_facts;"
+        "from lrh_ray.models.checkpoints import resolve_checkpoint; from lrh_ray.models.config import ModelConfig;"
+        f"c = resolve_checkpoint({str(folder)!r}); m = ModelConfig(name='x', engine='vllm', dtype='float32');"
+        "open_backend(c, m, model_facts(c, m, ['resid.1']).sites); print('open', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"if __name__ == '__main__':\n    {code}"], stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout is not None
+        while owner.stdout.readline() != b"open\n":
+            assert owner.poll() is None
+        engine = psutil.Process(owner.pid).children(recursive=True)
+        assert engine
+        owner.kill()
+    until = time.monotonic() + 20
+    while any(map(lives, engine)):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def lives(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -150,7 +150,7 @@ def test_a_store_whose_model_changed_does_not_seal(material, cluster, monkeypatc
     import lrh_ray.studies.extraction as extraction
     from lrh_ray.store.writer import BlockWriter
 
-    def forge(blocks, task, pool, running, *, on_receipt):
+    def forge(blocks, task, pool, running, *, on_receipt, on_loss):
         plan = open_store(task.location).plan
         for block in blocks:
             with BlockWriter(task.location, plan, block=block, attempt="f", worker="forger") as writer:

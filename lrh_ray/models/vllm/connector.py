@@ -29,7 +29,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadat
 from vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connector import ExampleHiddenStatesConnector
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 
+from lrh_ray.models.vllm.orphans import follow_owner
 from lrh_ray.models.vllm.share import Share, open_share, share_options
+
+follow_owner()
 
 POLL_S = 0.001
 """How long an engine step waits for copies under way: the copying thread gets the interpreter meanwhile."""

@@ -29,6 +29,7 @@ import numpy as np
 from lrh_ray.errors import ConfigError, DependencyMissing, EngineFailed
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.vllm.options import EngineTask, engine_arguments, engine_environment, environment_set
+from lrh_ray.models.vllm.orphans import OWNER
 from lrh_ray.models.vllm.replica import Ended, ReplicaRings, Window
 from lrh_ray.models.vllm.ring import RingReader, create_ring
 from lrh_ray.models.vllm.share import ring_path
@@ -159,7 +160,8 @@ def _start(task: EngineTask, config: ModelConfig) -> Any:
     if config.device != "auto" and config.device != device:
         raise ConfigError(f"device is {config.device!r}, but the installed vLLM runs on {device!r} only.")
     try:
-        with environment_set(engine_environment(task, config, device=device)), warnings.catch_warnings():
+        environment = {**engine_environment(task, config, device=device), OWNER: str(os.getpid())}
+        with environment_set(environment), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             llm = vllm.LLM(**engine_arguments(task, config, device=device))
             if task.route == "hooks":
