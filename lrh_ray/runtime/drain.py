@@ -6,7 +6,7 @@
 After three quarters of the grace the block in hand is interrupted: an exception in the main thread unwinds through the
 worker's own clean-up, so an attempt is discarded like any other. A process that is stuck in native code, even with
 Python's lock in its hands, is ended by a watchdog without Python shortly before the grace is over; what it staged is
-swept by the next run, as after any death.
+swept by the next run, as after any death. A process that has let its block go has the grace once more to say so.
 
 What can go wrong: Python runs signal handlers between two instructions of the main thread, so SIGTERM is noticed when a
 native call returns.
@@ -50,12 +50,18 @@ class Drain:
             return None
         finally:
             self._busy = False
+            if self.asked:  # the block is out of hand; what is left to do is to let the answer leave
+                self._watch(self._grace)
+
+    def _watch(self, seconds: float) -> None:
+        """End the process after that time, whatever it does then."""
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:
             return
         self.asked = True
-        faulthandler.dump_traceback_later(EXIT_AFTER * self._grace, exit=True, file=sys.__stderr__ or 2)
+        self._watch(EXIT_AFTER * self._grace)
         signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AFTER * self._grace)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
