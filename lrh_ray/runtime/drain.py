@@ -50,8 +50,12 @@ class Drain:
             return None
         finally:
             self._busy = False
-            if self.asked:  # the block is out of hand; what is left to do is to let the answer leave
-                self._watch(self._grace)
+            self._leave()
+
+    def _leave(self) -> None:
+        """The block is out of hand: what is left to do, if the process must go, is to let the answer leave."""
+        if self.asked:
+            self._watch(self._grace)
 
     def _watch(self, seconds: float) -> None:
         """End the process after that time, whatever it does then."""
