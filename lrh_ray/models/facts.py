@@ -22,7 +22,7 @@ from lrh_ray.models.checkpoints import Checkpoint, checkpoint_digest, tokenizer_
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.families import family_of
 from lrh_ray.models.sites import asks_inside_blocks, kind_of, resolve_sites
-from lrh_ray.records import ModelFacts
+from lrh_ray.records import ModelFacts, SiteSpec
 
 DtypeName: TypeAlias = Literal["bfloat16", "float16", "float32"]
 EXACT_IDS: Mapping[DtypeName, int] = {"bfloat16": 257, "float16": 2049, "float32": 1 << 24}
@@ -43,9 +43,17 @@ def model_facts(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str
         hidden_size=hidden_size,
         window=int(architecture.max_position_embeddings),
         dtype=dtype,
-        sites=resolve_sites(
-            sites, num_layers=num_layers, hidden_size=hidden_size, inner=_inner_widths(architecture, sites, dtype)
-        ),
+        sites=sites_of(architecture, sites, dtype),
+    )
+
+
+def sites_of(architecture: PreTrainedConfig, sites: Sequence[str], dtype: DtypeName) -> tuple[SiteSpec, ...]:
+    """The sites that names mean in an architecture whose rows have that number format."""
+    return resolve_sites(
+        sites,
+        num_layers=int(architecture.num_hidden_layers),
+        hidden_size=int(architecture.hidden_size),
+        inner=_inner_widths(architecture, sites, dtype),
     )
 
 

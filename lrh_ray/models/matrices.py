@@ -34,8 +34,9 @@ from lrh_ray.layouts import Rows
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.facts import read_architecture
 from lrh_ray.models.families import family_of
-from lrh_ray.models.random_weights import base_name, declared_dtype, draw, empty_model, truncate
+from lrh_ray.models.random_weights import base_name, declared_dtype, draw, truncate
 from lrh_ray.models.sites import FINAL_NORM, kind_of, resolve_sites
+from lrh_ray.models.skeleton import skeleton
 
 ROWS_AT_ONCE, WORDS_AT_ONCE = 1024, 16384
 """Rows of one batch; rows of the unembedding that are in float32 at a time (0.5 GB at a width of 8192)."""
@@ -139,7 +140,7 @@ class _Ends:
         shallow = read_architecture(checkpoint)
         truncate(shallow, 1)
         self._declared = declared_dtype(shallow)
-        self._model = empty_model(shallow, AutoModelForCausalLM, self._declared)
+        self._model = skeleton(shallow, AutoModelForCausalLM, dtype=self._declared)
         family, base = family_of(shallow.model_type), self._model.base_model
         self._norm: nn.Module = base.get_submodule(family.final_norm)
         table = base.get_submodule(family.embed)

@@ -14,10 +14,9 @@ from transformers import PreTrainedConfig
 
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype
+from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype, sites_of
 from lrh_ray.models.meta_tree import ModelTree, model_tree
-from lrh_ray.models.sites import asks_inside_blocks, num_blocks_needed, resolve_sites
-from lrh_ray.models.skeleton import inner_widths
+from lrh_ray.models.sites import num_blocks_needed
 from lrh_ray.records import SiteSpec
 
 
@@ -49,10 +48,5 @@ def describe_model(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[
         tree=model_tree(architecture, dtype),
         dtype=dtype,
         window=int(numbers.max_position_embeddings),
-        sites=resolve_sites(
-            sites,
-            num_layers=int(numbers.num_hidden_layers),
-            hidden_size=int(numbers.hidden_size),
-            inner=inner_widths(architecture) if asks_inside_blocks(sites) else {},
-        ),
+        sites=sites_of(architecture, sites, dtype),
     )

@@ -17,17 +17,17 @@ What can go wrong: an architecture whose blocks are not where its family file sa
 """
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from lrh_ray.errors import UnsupportedFamily
 from lrh_ray.models.families import Family, family_of
-from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.models.fp8 import block_of
+from lrh_ray.models.skeleton import skeleton
 
 Part: TypeAlias = Literal["embed", "block", "norm", "head"]
 Split: TypeAlias = Literal["whole", "wide", "kv_heads", "experts", "vocabulary"]
@@ -86,14 +86,13 @@ class ModelTree:
 def model_tree(architecture: PreTrainedConfig, dtype: str) -> ModelTree:
     """Build the model on the meta device and read its weights off; `dtype` is the number format of unquantised ones."""
     family = family_of(architecture.model_type)
-    with torch.device("meta"), quiet_transformers():
-        model = AutoModelForCausalLM.from_config(architecture)  # type: ignore[no-untyped-call]
+    model = skeleton(architecture, AutoModelForCausalLM)
     reader = _Reader(
         family=family,
         prefix=f"{model.base_model_prefix}.",
         plan=architecture.base_model_tp_plan or {},
         itemsize=ITEMSIZE[dtype],
-        tile=_fp8_tile(architecture),
+        tile=block_of(getattr(architecture, "quantization_config", None)),
         expert_share=_expert_share(architecture),
     )
     weights = tuple(reader.weight(name, tensor) for name, tensor in model.named_parameters())
@@ -180,15 +179,6 @@ class _Reader:
         return any(
             style in SPLIT_STYLES and fnmatch.fnmatchcase(module, pattern) for pattern, style in self.plan.items()
         )
-
-
-def _fp8_tile(architecture: PreTrainedConfig) -> int | None:
-    """Side of the square tiles that share a scale, or None for a checkpoint that is not quantised so."""
-    quantised: Any = getattr(architecture, "quantization_config", None)
-    if not isinstance(quantised, Mapping) or quantised.get("quant_method") != "fp8":
-        return None
-    block: Sequence[int] = quantised.get("weight_block_size") or (128, 128)
-    return int(block[0])
 
 
 def _expert_share(architecture: PreTrainedConfig) -> float:

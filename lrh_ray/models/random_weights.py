@@ -26,7 +26,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from lrh_ray.digests import digest_json
 from lrh_ray.errors import UnsupportedFamily
 from lrh_ray.models.families import family_of
-from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.models.skeleton import skeleton
 
 Named = tuple[str, nn.Module]
 
@@ -40,7 +40,7 @@ def random_model(
     """
     whole, declared = int(architecture.num_hidden_layers), declared_dtype(architecture)  # building it changes both
     truncate(architecture, depth)
-    model = empty_model(architecture, kind, dtype)
+    model = skeleton(architecture, kind, dtype=dtype)
     layers = family_of(architecture.model_type).layers
     with _declared_depth(model, whole):
         for part in (None, *range(depth)):
@@ -54,13 +54,6 @@ def truncate(architecture: PreTrainedConfig, depth: int) -> None:
     architecture.num_hidden_layers = depth
     if getattr(architecture, "layer_types", None) is not None:
         architecture.layer_types = architecture.layer_types[:depth]
-
-
-def empty_model(architecture: PreTrainedConfig, kind: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """A model without memory, in evaluation mode."""
-    with torch.device("meta"), quiet_transformers():
-        model: PreTrainedModel = kind.from_config(architecture, dtype=dtype)
-    return model.eval()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def declared_dtype(architecture: PreTrainedConfig) -> torch.dtype:

@@ -19,10 +19,10 @@ from lrh_ray.models.families import Family, family_of
 from lrh_ray.models.quiet import quiet_transformers
 
 
-def skeleton(architecture: PreTrainedConfig, **options: Any) -> PreTrainedModel:
-    """The base model on the meta device, in evaluation mode."""
+def skeleton(architecture: PreTrainedConfig, kind: Any = AutoModel, **options: Any) -> PreTrainedModel:
+    """The model on the meta device, in evaluation mode; `kind` is AutoModel, or AutoModelForCausalLM with the head."""
     with torch.device("meta"), quiet_transformers():
-        model: PreTrainedModel = AutoModel.from_config(architecture, **options)  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = kind.from_config(architecture, **options)
     return model.eval()  # type: ignore[no-untyped-call, no-any-return]
 
 

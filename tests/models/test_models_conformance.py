@@ -28,6 +28,16 @@ def case(family, tiny_folder):
     )
 
 
+def smollm2(*texts):
+    """The real model on few and short texts."""
+    return Case(
+        checkpoint=resolve_checkpoint("smollm2"),
+        config=ModelConfig(name="smollm2", dtype="float32"),
+        open=open_backend,
+        texts=texts,
+    )
+
+
 class TestTransformers(BackendSuite):
     """Rows."""
 
@@ -42,12 +52,7 @@ class TestSmolLM2(BackendSuite):
 
     @pytest.fixture
     def case(self):
-        return Case(
-            checkpoint=resolve_checkpoint("smollm2"),
-            config=ModelConfig(name="smollm2", dtype="float32"),
-            open=open_backend,
-            texts=("The capital of France is Paris.", "Short."),
-        )
+        return smollm2("The capital of France is Paris.", "Short.")
 
 
 @pytest.mark.model
@@ -57,9 +62,4 @@ class TestSmolLM2Interventions(InterventionSuite):
 
     @pytest.fixture
     def case(self):
-        return Case(
-            checkpoint=resolve_checkpoint("smollm2"),
-            config=ModelConfig(name="smollm2", dtype="float32"),
-            open=open_backend,
-            texts=("The capital of France is Paris.", "It is not in Spain."),
-        )
+        return smollm2("The capital of France is Paris.", "It is not in Spain.")

@@ -15,7 +15,8 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import model_facts, read_architecture
 from lrh_ray.models.matrices import embedding
 from lrh_ray.models.parity import compare_rows, reference_rows
-from lrh_ray.models.random_weights import draw, empty_model, random_model
+from lrh_ray.models.random_weights import draw, random_model
+from lrh_ray.models.skeleton import skeleton
 from lrh_ray.models.streaming import StreamedModel
 from lrh_ray.models.tiny import SHAPES, make_tiny
 from lrh_ray.models.tokens import load_tokenizer, tokenize
@@ -115,7 +116,7 @@ def test_the_identity_of_a_model_holds_its_weights(tmp_path):
 
 def test_a_module_that_nobody_initialises_is_refused(tiny_folder):
     architecture = read_architecture(resolve_checkpoint(str(tiny_folder("llama"))))
-    model = empty_model(architecture, AutoModel, torch.float32)
+    model = skeleton(architecture, AutoModel, dtype=torch.float32)
     stranger = torch.nn.Module()
     stranger.scale = torch.nn.Parameter(torch.empty(3, device="meta"))
     with pytest.raises(UnsupportedFamily, match="'scale' of the module 'strange'"):
