@@ -17,7 +17,7 @@ them with random numbers and a warning). The number of threads belongs to the pr
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast, final
@@ -153,15 +153,17 @@ class _Delivery:
             self.written[site] += int(lengths.sum())
             return
         if self.ring is None:
-            self._hand_over(site, [padded[row, :length] for row, length in enumerate(lengths)])
+            self._hand_over(site, as_numpy(padded))
             return
         real = torch.cat([padded[row, :length] for row, length in enumerate(lengths)])
-        self.ring.copy(real, lambda host: self._hand_over(site, torch.split(host, lengths.tolist())))
+        self.ring.copy(real, lambda host: self._hand_over(site, np.split(as_numpy(host), lengths.cumsum()[:-1])))
 
-    def _hand_over(self, site: str, sequences: Sequence[torch.Tensor]) -> None:
-        for sequence, rows in zip(self.members, sequences, strict=True):
-            cast(RowSink, self.sink).write(site, int(self.block.starts[sequence]), as_numpy(rows))
-            self.written[site] += len(rows)
+    def _hand_over(self, site: str, sequences: Iterable[np.ndarray]) -> None:
+        """Write what stands at the front of each array, one array a sequence of the batch."""
+        write, lengths, starts = cast(RowSink, self.sink).write, self.block.lengths, self.block.starts
+        for sequence, rows in zip(self.members.tolist(), sequences, strict=True):
+            write(site, int(starts[sequence]), rows[: lengths[sequence]])
+            self.written[site] += int(lengths[sequence])
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ never came at `finish`. A value that a narrower type cannot hold is counted in `
 """
 
 import os
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -89,7 +89,6 @@ class ShardWriter:
             chunk_rows=layout.chunk_rows, width=width, valid_rows=valid_rows, dtype=dtype
         )
         self._end = 0
-        self._appending = threading.Lock()
         self.overflow = 0
 
     def write(self, offset: int, rows: Rows) -> None:
@@ -157,23 +156,28 @@ class ShardWriter:
 
     def _submit(self, chunk: int, buffer: np.ndarray) -> None:
         self._submitted[chunk] = True
-        self._workers.submit(partial(self._finish_chunk, chunk, buffer))
+        self._workers.submit(partial(self._prepare, chunk, buffer))
 
-    def _finish_chunk(self, chunk: int, buffer: np.ndarray) -> None:
+    def _prepare(self, chunk: int, buffer: np.ndarray) -> Callable[[], None]:
+        """Everything but the write, which is returned."""
         valid = self._valid_in(chunk)
         buffer[valid:] = 0
         self._statistics.add(chunk, buffer[:valid])
         encoded = self._codec.encode(buffer)
-        self._put(chunk, encoded, chunk_digest(encoded), checksum(encoded))
-        self._buffers.give(buffer)
+        digest, crc = chunk_digest(encoded), checksum(encoded)
+
+        def write() -> None:
+            self._put(chunk, encoded, digest, crc)
+            self._buffers.give(buffer)
+
+        return write
 
     def _put(self, chunk: int, encoded: Encoded, digest: bytes, crc: bytes) -> None:
+        """Write a chunk; one at a time."""
         num_bytes = len(encoded) + CRC_BYTES
-        self._digests[chunk] = digest
-        with self._appending:
-            offset = self._end if self._compressed else self._layout.chunk_offset(chunk)
-            self._end += num_bytes
-        self._places[chunk] = offset, num_bytes
+        offset = self._end if self._compressed else self._layout.chunk_offset(chunk)
+        self._end += num_bytes
+        self._places[chunk], self._digests[chunk] = (offset, num_bytes), digest
         with disk_errors(self._name):
             write_all(self._file, [encoded, crc], offset)
             _begin_writeback(self._file, offset, num_bytes)

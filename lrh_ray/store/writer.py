@@ -33,7 +33,7 @@ from lrh_ray.store.shard_writer import ShardWriter, chunk_buffers, sync, write_a
 from lrh_ray.store.statistics import SiteStatistics, encode
 
 THREADS = 1
-DEPTH = 4  # chunks that wait; more only delays the moment at which a slow disk slows the model
+DEPTH = 3  # chunks that wait; more only delays the moment at which a slow disk slows the model
 
 
 class BlockWriter:

@@ -225,7 +225,7 @@ def test_a_slow_disk_makes_the_writer_wait_and_not_grow():
 
     def submit():
         for number in range(8):
-            workers.submit(gate.wait)
+            workers.submit(lambda: gate.wait() and None)
             done.append(number)
 
     submitter = threading.Thread(target=submit)
