@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 import ml_dtypes
 import numpy as np
 
-from lrh_ray.durable import disk_errors
+from lrh_ray.durable import begin_writeback, disk_errors
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.layouts import Rows
 from lrh_ray.store.aligned import aligned_empty
@@ -180,7 +180,7 @@ class ShardWriter:
         self._places[chunk], self._digests[chunk] = (offset, num_bytes), digest
         with disk_errors(self._name):
             write_all(self._file, [encoded, crc], offset)
-            _begin_writeback(self._file, offset, num_bytes)
+            begin_writeback(self._file, offset, num_bytes)
 
     def finish(self) -> StoredObject:
         """Write padding chunks and the index, after the workers were drained; the caller syncs the file.
@@ -218,12 +218,6 @@ class ShardWriter:
     def sync(self) -> None:
         """Make the file's bytes durable."""
         sync(self._file, self._name)
-
-
-def _begin_writeback(descriptor: int, offset: int, num_bytes: int) -> None:
-    """Let the disk begin now, so that the sync at the end finds little to do. The advice drops clean pages only."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        os.posix_fadvise(descriptor, offset, num_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def sync(descriptor: int, name: str) -> None:
