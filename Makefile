@@ -6,7 +6,7 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03-pool conformance-vllm bench-store clean
+.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus conformance-vllm bench-store bench-extract wheels-gpu clean
 
 install: $(STAMP)
 
@@ -47,9 +47,15 @@ prove-01: install
 prove-02: install
 	$(BIN)/python benchmarks/prove_store.py --json benchmarks/results/prove_store.json
 
+prove-03: prove-03-pool prove-03-corpus
+
 # Chaos on a simulated cluster of several raylets, a thousand simulated replicas, nodes that join and leave.
 prove-03-pool: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prove_extract_pool.py --json benchmarks/results/prove_extract_pool.json
+
+# A store of more than a million tokens, byte for byte verified; about half an hour on two cores.
+prove-03-corpus: install
+	$(BIN)/python benchmarks/prove_extract.py --json benchmarks/results/prove_extract.json
 
 # Every family and route of the vLLM backend; the everyday suite has a few of them.
 conformance-vllm: install
@@ -60,6 +66,21 @@ bench-store: install
 	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py --json benchmarks/results/store.json
 	$(BIN)/python benchmarks/table.py
+
+# How much slower a model runs when its hidden states are kept, and its peers, each in its own environment.
+bench-extract: install
+	$(BIN)/lrh model prepare smollm2
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/extract.py --json benchmarks/results/extract.json
+	$(BIN)/python benchmarks/table.py
+
+# Wheels for a GPU machine without a package index, where benchmarks/extract.py runs without Ray (docs/extraction.md).
+WHEELS := build/wheels-gpu
+wheels-gpu: install
+	rm -rf $(WHEELS)
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	  $(foreach n,2_28 2_27 2_17 2_5,--platform manylinux_$(n)_x86_64) --platform manylinux2014_x86_64 \
+	  --dest $(WHEELS) --requirement constraints/gpu-py312.txt
+	test "$$(du --summarize --block-size=1M $(WHEELS) | cut --fields 1)" -lt 64
 
 clean:
 	rm -rf $(VENV) build *.egg-info

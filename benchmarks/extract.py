@@ -71,12 +71,14 @@ class Case:
     def of(cls, options: argparse.Namespace, sites: Sequence[str], num_blocks: int) -> "Case":
         checkpoint = resolve_checkpoint(options.model)
         config = ModelConfig(name=options.model, threads=options.threads, batch_tokens=options.batch_tokens)
-        documents = real_documents(num_blocks * options.tokens // options.document_tokens * 8)
+        num = num_blocks * options.tokens // options.document_tokens
+        texts = real_documents(num)
         tokenizer = load_tokenizer(checkpoint)
-        tokens = tokenize(
-            documents, tokenizer, render="raw", bos="tokenizer", window=options.document_tokens, too_long="split"
+        tokens = equal_documents(
+            tokenize(texts, tokenizer, render="raw", bos="tokenizer", window=options.document_tokens, too_long="split"),
+            num,
         )
-        tokens = equal_documents(tokens, num_blocks * options.tokens // options.document_tokens)
+        documents = [Document(id=str(i), text=texts[i % len(texts)].text) for i in range(num)]
         facts = model_facts(checkpoint, config, sites)
         corpus = Corpus(documents=tuple(documents), concepts=(), skipped=0, digest="bench")
         plan = make_plan(

@@ -19,6 +19,7 @@ from typing import Literal
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.sink import RowSink
+from lrh_ray.models.wanted import Wanted
 from lrh_ray.records import SiteSpec, TokenBatch
 
 
@@ -42,11 +43,11 @@ class Backend(ABC):
         """How this backend makes its rows."""
 
     @abstractmethod
-    def forward(self, block: TokenBatch, sink: RowSink) -> int:
+    def forward(self, block: TokenBatch, sink: RowSink, wanted: Wanted | None = None) -> int:
         """Write the rows of every site: sequence s of the block goes to rows `starts[s]:starts[s + 1]`.
 
-        Returns the number of rows written to each site, which is `block.num_tokens`. Sequences never see one
-        another. Errors of the sink pass through unchanged.
+        With `wanted`, [tokens] bool, rows of other tokens are left out, before they are copied. Returns the number of
+        rows written to each site. Sequences never see one another. Errors of the sink pass through unchanged.
         """
 
     @abstractmethod

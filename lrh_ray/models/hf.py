@@ -17,10 +17,11 @@ them with random numbers and a warning). The number of threads belongs to the pr
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, cast, final
+from functools import partial
+from typing import Any, NamedTuple, cast, final
 
 import ml_dtypes
 import numpy as np
@@ -45,6 +46,7 @@ from lrh_ray.models.ranks import Rank, joined
 from lrh_ray.models.sink import RowSink
 from lrh_ray.models.sites import EMBED, kind_of, num_blocks_needed
 from lrh_ray.models.taps import find_taps, listening
+from lrh_ray.models.wanted import Run, Wanted, count, runs_of
 from lrh_ray.records import SiteSpec, TokenBatch
 
 PADDING_ID = 0
@@ -92,12 +94,14 @@ class TransformersBackend(Backend):
             attention=str(self._model.config._attn_implementation),
         )
 
-    def forward(self, block: TokenBatch, sink: RowSink) -> int:
+    def forward(self, block: TokenBatch, sink: RowSink, wanted: Wanted | None = None) -> int:
         written: Counter[str] = Counter()
+        runs, num_rows = runs_of(block, wanted), count(block, wanted)
         with self._no_gradients():
             for members, batch in self._batches(block):
                 receiver = None if self._silent else sink
-                delivery = _Delivery(block=block, members=members, sink=receiver, written=written, ring=self._ring)
+                pieces = _pieces(block, members, runs)
+                delivery = _Delivery(pieces=pieces, sink=receiver, written=written, ring=self._ring)
                 if self._table is not None:
                     delivery.write(EMBED, whole(self._table)[batch["input_ids"]])
                 with listening(self._taps, delivery.write):
@@ -105,12 +109,12 @@ class TransformersBackend(Backend):
             if self._ring is not None:
                 self._ring.drain()
         for site in self._sites:
-            if written[site] != block.num_tokens:
+            if written[site] != num_rows:
                 raise SiteError(
-                    f"Site {site!r} gave {written[site]} of {block.num_tokens} rows; the family file of "
+                    f"Site {site!r} gave {written[site]} of {num_rows} rows; the family file of "
                     f"{self._model.config.model_type!r} points at a module that the forward pass does not use."
                 )
-        return block.num_tokens
+        return num_rows
 
     def forward_bare(self, block: TokenBatch) -> None:
         """The same passes with nobody listening: what the speed of `forward` is measured against."""
@@ -132,38 +136,60 @@ class TransformersBackend(Backend):
             torch.cuda.empty_cache()
 
 
+class _Piece(NamedTuple):
+    """Rows that are neighbours both in the batch, padding included, and in the block."""
+
+    in_batch: int
+    in_block: int
+    num_rows: int
+
+
+def _pieces(block: TokenBatch, members: np.ndarray, runs: Sequence[Sequence[Run]]) -> list[_Piece]:
+    """The wanted rows of a batch: one piece where sequences follow one another without padding between them."""
+    width, pieces = int(block.lengths[members].max()), [_Piece(0, 0, 0)]
+    for row, sequence in enumerate(members.tolist()):
+        for first, stop in runs[sequence]:
+            here, last = row * width + first - int(block.starts[sequence]), pieces[-1]
+            if here - last.in_batch == first - last.in_block == last.num_rows:
+                pieces[-1] = last._replace(num_rows=last.num_rows + stop - first)
+            else:
+                pieces.append(_Piece(here, first, stop - first))
+    return [piece for piece in pieces if piece.num_rows]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Delivery:
     """Where the rows of one batch go."""
 
-    block: TokenBatch
-    members: np.ndarray
+    pieces: Sequence[_Piece]
     sink: RowSink | None
     """None on ranks that only compute."""
     written: Counter[str]
     ring: PinnedRing | None
 
     def write(self, site: str, value: torch.Tensor) -> None:
-        """Hand over the rows of each sequence of a [..., feature] tensor of padded tokens, without padding."""
-        lengths = self.block.lengths[self.members]
-        padded = whole(value).reshape(len(self.members), int(lengths.max()), -1)
+        """Hand over the wanted rows of a [..., feature] tensor of padded tokens."""
+        padded = whole(value).flatten(0, -2)
         if not padded.is_floating_point():
             padded = padded.float()  # ids of experts
-        if self.sink is None:
-            self.written[site] += int(lengths.sum())
+        self.written[site] += sum(piece.num_rows for piece in self.pieces)
+        if self.sink is None or not self.pieces:
             return
         if self.ring is None:
-            self._hand_over(site, as_numpy(padded))
-            return
-        real = torch.cat([padded[row, :length] for row, length in enumerate(lengths)])
-        self.ring.copy(real, lambda host: self._hand_over(site, np.split(as_numpy(host), lengths.cumsum()[:-1])))
+            rows = as_numpy(padded)
+            self._hand_over(site, [rows[piece.in_batch :][: piece.num_rows] for piece in self.pieces])
+        else:
+            real = torch.cat([padded.narrow(0, piece.in_batch, piece.num_rows) for piece in self.pieces])
+            self.ring.copy(real, partial(self._hand_over_copied, site))
 
-    def _hand_over(self, site: str, sequences: Iterable[np.ndarray]) -> None:
-        """Write what stands at the front of each array, one array a sequence of the batch."""
-        write, lengths, starts = cast(RowSink, self.sink).write, self.block.lengths, self.block.starts
-        for sequence, rows in zip(self.members.tolist(), sequences, strict=True):
-            write(site, int(starts[sequence]), rows[: lengths[sequence]])
-            self.written[site] += int(lengths[sequence])
+    def _hand_over_copied(self, site: str, host: torch.Tensor) -> None:
+        ends = np.cumsum([piece.num_rows for piece in self.pieces])
+        self._hand_over(site, np.split(as_numpy(host), ends[:-1]))
+
+    def _hand_over(self, site: str, parts: Sequence[np.ndarray]) -> None:
+        sink = cast(RowSink, self.sink)
+        for piece, rows in zip(self.pieces, parts, strict=True):
+            sink.write(site, piece.in_block, rows)
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray:

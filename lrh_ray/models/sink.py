@@ -16,6 +16,7 @@ from typing import Protocol, final, runtime_checkable
 import numpy as np
 
 from lrh_ray.layouts import Rows
+from lrh_ray.models.wanted import neighbours
 
 
 @runtime_checkable
@@ -59,8 +60,8 @@ class ChosenRows:
             return
         if not self._pooled:
             picked = first[touched] - offset
-            for part in np.split(np.arange(len(touched)), np.flatnonzero(np.diff(touched) > 1) + 1):
-                self._sink.write(site, int(touched[part[0]]), np.ascontiguousarray(rows[picked[part]]))
+            for run in neighbours(touched):
+                self._sink.write(site, int(touched[run.start]), np.ascontiguousarray(rows[picked[run]]))
             return
         sums, missing = self._state(site, rows.shape[1])
         for row in touched:

@@ -6,39 +6,33 @@ sealed store is returned as it is. The store is the truth; nothing else is remem
 
 import shutil
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from lrh_ray.config import as_yaml
 from lrh_ray.errors import BlockFailed, StoreFull
-from lrh_ray.models.backend import Backend, open_backend
-from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
-from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.sink import ChosenRows, Nowhere, RowSink
+from lrh_ray.models.backend import Backend
+from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.records import Context, Corpus, ModelFacts, Plain, Receipt, TokenBatch
 from lrh_ray.runtime.cluster import EMBEDDED, Cluster, connected
 from lrh_ray.runtime.map import map_blocks
 from lrh_ray.runtime.nonce import require_shared
-from lrh_ray.runtime.sizing import PoolSize
-from lrh_ray.runtime.tasks import Seat, Shape
 from lrh_ray.store.commits import pending_blocks, recover
 from lrh_ray.store.growth import grow_plan, new_documents
 from lrh_ray.store.objects import Location, Objects, absolute, open_objects
 from lrh_ray.store.parts import Part
-from lrh_ray.store.plan import Plan, make_plan, read_plan
+from lrh_ray.store.plan import Plan, make_plan
 from lrh_ray.store.reader import Store, open_store
-from lrh_ray.store.seal import create_store, describe_rows, is_sealed, seal
+from lrh_ray.store.seal import create_store, is_sealed, seal
 from lrh_ray.store.writer import BlockWriter
 from lrh_ray.studies.certification import certify
 from lrh_ray.studies.progress import Progress, Silent
+from lrh_ray.studies.replicas import ReplicaTask, forward_block, replica_task, software_versions
 from lrh_ray.studies.run import RunConfig
-
-if TYPE_CHECKING:
-    pass
+from lrh_ray.studies.weights import find_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +57,7 @@ def plan_run(config: RunConfig, *, folder: Path, progress: Progress | None = Non
     from lrh_ray.text.corpus import read_corpus
 
     progress = progress or Silent()
-    checkpoint = resolve_checkpoint(config.model.name, config.model.weights)
+    checkpoint = find_checkpoint(config.model, progress)
     facts = model_facts(checkpoint, config.model, config.store.sites)
     progress.begin("reading text")
     corpus = read_corpus(config.text, folder=folder)
@@ -184,11 +178,9 @@ def _extract_blocks(
     progress.begin("extracting", plan.num_valid_rows, "tokens", done)
     location = absolute(config.store_location)
     require_shared(location, cluster)
-    kind = ShardedExtractTask if shares_model(config.model) else ExtractTask
-    task = kind(location=location, checkpoint=planned.checkpoint, model=config.model)
     map_blocks(
         pending,
-        task,
+        replica_task(ExtractTask(location=location, checkpoint=planned.checkpoint, model=config.model)),
         config.pool,
         cluster,
         on_receipt=lambda receipt: progress.advance(receipt.rows),
@@ -219,65 +211,11 @@ def _refuse_without_space(objects: Objects, plan: Plan, pending: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractTask:
-    """How a worker is opened: which store it fills, from which model."""
+class ExtractTask(ReplicaTask):
+    """How a worker is opened that fills a store."""
 
-    location: Location
-    checkpoint: Checkpoint
-    model: ModelConfig
-
-    def open(self) -> "ExtractWorker":
-        plan = read_plan(open_objects(self.location))
-        return ExtractWorker(self.location, plan, open_backend(self.checkpoint, self.model, plan.sites))
-
-    def describe(self, block: int) -> str:
-        return describe_rows(read_plan(open_objects(self.location)), [block])
-
-
-def shares_model(config: ModelConfig) -> bool:
-    """Whether a replica is several processes of ours; a vLLM engine starts its own."""
-    return config.engine == "transformers" and config.tensor_parallel > 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardedExtractTask:
-    """How the processes of a replica are opened that hold one model between them; rank 0 writes."""
-
-    location: Location
-    checkpoint: Checkpoint
-    model: ModelConfig
-
-    def shape(self, size: PoolSize) -> Shape:
-        count = self.model.tensor_parallel
-        bundle = {"CPU": size.cpus / count} if not size.gpus else {"CPU": size.cpus / count, "GPU": size.gpus / count}
-        return Shape(bundles=(bundle,) * count)
-
-    def open_member(self, seat: Seat) -> "ExtractWorker | SilentWorker":
-        from lrh_ray.models.hf import TransformersBackend
-        from lrh_ray.models.ranks import Rank
-
-        plan = read_plan(open_objects(self.location))
-        rank = Rank(index=seat.rank, size=seat.size, address=seat.rendezvous)
-        backend = TransformersBackend(self.checkpoint, self.model, plan.sites, rank)
-        return (SilentWorker if seat.rank else ExtractWorker)(self.location, plan, backend)
-
-    def describe(self, block: int) -> str:
-        return describe_rows(read_plan(open_objects(self.location)), [block])
-
-
-class SilentWorker:
-    """A rank that computes its share of every block and writes nothing."""
-
-    def __init__(self, location: Location, plan: Plan, backend: Backend) -> None:
-        self._part = Part(objects=open_objects(location), plan=plan, commits={}, manifest=None)
-        self._backend = backend
-
-    def process(self, block: int, attempt: str) -> Receipt:
-        tokens = self._part.block_input(block).tokens
-        self._backend.forward(tokens, Nowhere())
-        return Receipt(
-            block=block, attempt=attempt, rows=0, num_bytes=0, seconds=0.0, worker=socket.gethostname(), committed=False
-        )
+    def worker(self, plan: Plan, backend: Backend) -> "ExtractWorker":
+        return ExtractWorker(self.location, plan, backend)
 
 
 class ExtractWorker:
@@ -300,19 +238,6 @@ class ExtractWorker:
         ) as writer:
             forward_block(self._backend, self._part, block, writer)
             return writer.commit()
-
-
-def forward_block(backend: Backend, part: Part, block: int, sink: RowSink) -> None:
-    """Run the sequences of a block through a backend, and hand the rows of the plan to `sink`."""
-    block_input = part.block_input(block)
-    chosen = sink if block_input.ranges is None else ChosenRows(sink, block_input.ranges)
-    backend.forward(block_input.tokens, chosen)
-
-
-def software_versions(backend: Backend) -> dict[str, str]:
-    """What made a block's rows, for its commit record."""
-    facts = {key: str(value) for key, value in asdict(backend.describe()).items()}
-    return {**facts, "python": sys.version.split()[0], "lrh-ray": metadata.version("lrh-ray")}
 
 
 def store_facts(store: Store) -> dict[str, Plain]:

@@ -25,7 +25,7 @@ from typing import cast
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_bytes, digest_json
 from lrh_ray.errors import ConfigError, StoreConflict
-from lrh_ray.models.checkpoints import Checkpoint, checkpoint_digest, resolve_checkpoint, tokenizer_digest
+from lrh_ray.models.checkpoints import Checkpoint, checkpoint_digest, tokenizer_digest
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.sampling import Prompt, SamplingConfig
 from lrh_ray.records import Document, Plain, Receipt
@@ -35,6 +35,7 @@ from lrh_ray.store.objects import Location, Objects, absolute, open_objects
 from lrh_ray.studies.generation_config import GenerateConfig
 from lrh_ray.studies.generation_documents import Bos, Prompted, bos_of, document_lines, prompted
 from lrh_ray.studies.progress import Progress, Silent
+from lrh_ray.studies.weights import find_checkpoint
 from lrh_ray.text.config import TextConfig
 
 DOCUMENTS, FACTS = "generated.jsonl", "generated.json"
@@ -107,7 +108,7 @@ def generate(
     """
     progress, objects = progress or Silent(), open_objects(config.folder)
     progress.begin("reading prompts")
-    checkpoint = resolve_checkpoint(config.model.name, config.model.weights)
+    checkpoint = find_checkpoint(config.model, progress)
     prompts = _prompts(config, checkpoint, folder)
     request = _request(config, checkpoint, prompts)
     if (standing := _standing(objects, request)) is not None:

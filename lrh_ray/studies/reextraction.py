@@ -23,9 +23,8 @@ import numpy as np
 
 from lrh_ray.errors import StoreConflict
 from lrh_ray.layouts import Rows
-from lrh_ray.models.backend import Backend, open_backend
-from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
-from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.backend import Backend
+from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.records import Plain, Receipt
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.map import map_blocks
@@ -33,15 +32,15 @@ from lrh_ray.store.commits import object_key
 from lrh_ray.store.findings import Finding, Verdict
 from lrh_ray.store.objects import Location, absolute
 from lrh_ray.store.parts import Part, open_part
-from lrh_ray.store.plan import DTYPES
-from lrh_ray.store.seal import describe_rows
+from lrh_ray.store.plan import DTYPES, Plan
 from lrh_ray.store.shard_reader import read_rows
 from lrh_ray.store.touched import block_rows
 from lrh_ray.store.verify import find_store, verify
 from lrh_ray.studies.certification import coarser
-from lrh_ray.studies.extraction import forward_block, software_versions
 from lrh_ray.studies.progress import Progress, Silent
+from lrh_ray.studies.replicas import ReplicaTask, forward_block, replica_task, software_versions
 from lrh_ray.studies.run import RunConfig
+from lrh_ray.studies.weights import find_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,11 +107,11 @@ def reextract(
     location = find_store(location)
     verdict = verify(location, 0)
     part = open_part(location)
-    checkpoint = resolve_checkpoint(config.model.name, config.model.weights)
+    checkpoint = find_checkpoint(config.model, progress)
     _require_model(part, checkpoint, config)
     committed = sorted(set(part.commits) - set(verdict.damaged_blocks))
     blocks = np.random.default_rng(seed).choice(committed, min(sample, len(committed)), replace=False)
-    task = CompareTask(location=absolute(location), checkpoint=checkpoint, model=config.model)
+    task = replica_task(CompareTask(location=absolute(location), checkpoint=checkpoint, model=config.model))
     progress.begin("computing again", int(part.plan.valid_rows[blocks].sum()), "tokens")
     with connected(address) as cluster:
         receipts = map_blocks(
@@ -166,19 +165,11 @@ def _findings(part: Part, compared: Recomputed) -> list[Finding]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompareTask:
-    """How a worker is opened: which store it compares with, and the model."""
+class CompareTask(ReplicaTask):
+    """How a worker is opened that compares blocks with a store."""
 
-    location: Location
-    checkpoint: Checkpoint
-    model: ModelConfig
-
-    def open(self) -> "CompareWorker":
-        part = open_part(self.location)
-        return CompareWorker(part, open_backend(self.checkpoint, self.model, part.plan.sites))
-
-    def describe(self, block: int) -> str:
-        return describe_rows(open_part(self.location).plan, [block])
+    def worker(self, plan: Plan, backend: Backend) -> "CompareWorker":  # noqa: ARG002
+        return CompareWorker(open_part(self.location), backend)
 
 
 class CompareWorker:

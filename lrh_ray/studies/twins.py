@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from lrh_ray.errors import ConfigError, StoreConflict, StoreMissing
-from lrh_ray.models.checkpoints import checkpoint_digest, resolve_checkpoint
+from lrh_ray.models.checkpoints import checkpoint_digest
 from lrh_ray.records import ModelFacts, Plain
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.store.objects import open_objects
@@ -29,6 +29,7 @@ from lrh_ray.store.plan import Plan, Shape, assemble_plan, read_plan
 from lrh_ray.studies.extraction import Planned, extract_planned, plan_run
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
+from lrh_ray.studies.weights import find_checkpoint
 
 SUFFIX = "-twin"
 
@@ -81,7 +82,7 @@ def twin_config(config: RunConfig) -> RunConfig:
 def plan_twin(config: RunConfig, original: Planned) -> Planned:
     """The original's plan with other weights; the original's store, where one stands, must be of its plan."""
     _refuse_other_original(config, original.plan)
-    checkpoint = resolve_checkpoint(config.model.name, config.twin.weights)
+    checkpoint = find_checkpoint(replace(config.model, weights=config.twin.weights))
     facts = replace(original.model, name=checkpoint.name, digest=checkpoint_digest(checkpoint))
     return replace(original, plan=_same_rows(original.plan, facts), model=facts, checkpoint=checkpoint)
 

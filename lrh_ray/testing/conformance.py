@@ -184,6 +184,19 @@ class BackendSuite:
             alone = case.rows(case.sites(name), block)
             assert error(alone[name], rows[name]) <= case.tolerance
 
+    def test_rows_that_nobody_wants_are_left_out_and_the_others_are_the_same(
+        self, case: Case, block: TokenBatch, rows: dict[str, np.ndarray]
+    ) -> None:
+        _need(case, "resid")
+        wanted = np.random.default_rng(0).random(block.num_tokens) < 0.3
+        wanted[block.starts[1] : block.starts[2]] = False  # a whole sequence
+        sink = Collected()
+        with closing(case.open(case.checkpoint, case.config, case.sites("resid.2"))) as backend:
+            assert backend.forward(block, sink, wanted) == wanted.sum()
+        kept = {offset + i for offset, part in sink.parts["resid.2"].items() for i in range(len(part))}
+        assert kept == set(np.flatnonzero(wanted).tolist())
+        assert error(sink.rows()["resid.2"], rows["resid.2"][wanted]) <= case.tolerance
+
     def test_errors_of_the_sink_pass_through_and_the_backend_survives(self, case: Case) -> None:
         _need(case, "resid")
         block = case.tokens("abc")

@@ -30,6 +30,7 @@ from lrh_ray.store.commits import PACK, record_key
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.verify import verify
 from lrh_ray.studies.extraction import extract, plan_facts, plan_run
+from lrh_ray.studies.reextraction import reextract
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +270,4 @@ def test_two_processes_that_share_the_model_write_the_rows_of_one(material, extr
         for site in one.sites:
             ours, theirs = two.block_rows(site, block), one.block_rows(site, block)
             assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
+    assert reextract(shared, two.location, sample=1, seed=0).verdict.ok  # `lrh verify --level 3` shares it as well

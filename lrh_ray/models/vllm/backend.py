@@ -32,6 +32,7 @@ from lrh_ray.models.vllm.replica import Window
 from lrh_ray.models.vllm.ring import fit_ring, tokens_crc32c
 from lrh_ray.models.vllm.routes import auxiliary_layers, route_of
 from lrh_ray.models.vllm.share import ShareOptions
+from lrh_ray.models.wanted import Wanted, count, neighbours
 from lrh_ray.records import SiteSpec, TokenBatch
 
 CONNECTOR = "lrh_ray.models.vllm.connector:RowsConnector"
@@ -89,11 +90,11 @@ class VllmBackend(Backend):
             attention=f"{self._engine.attention} ({self._route})",
         )
 
-    def forward(self, block: TokenBatch, sink: RowSink) -> int:
+    def forward(self, block: TokenBatch, sink: RowSink, wanted: Wanted | None = None) -> int:
         self._refuse_long(block)
-        delivery = _Delivery(block, sink, self._order)
+        delivery = _Delivery(block, sink, self._order, wanted)
         failures = []
-        for event in self._engine.run(_prompts(block)):
+        for event in self._engine.run(delivery.prompts()):
             if isinstance(event, Window):
                 delivery.take(event)
             elif event.failure is not None:
@@ -104,8 +105,7 @@ class VllmBackend(Backend):
                 f"{len(failures)} of {len(block.document_ids)} documents of the block lack rows, the first: "
                 f"{failures[0]}. The engine goes on; try the block again."
             )
-        delivery.check_counts()
-        return block.num_tokens
+        return delivery.count()
 
     def close(self) -> None:
         self._engine.close()
@@ -123,22 +123,37 @@ class VllmBackend(Backend):
 class _Delivery:
     """Rows of one block on their way to the sink. An error of the sink is kept until the engine is drained."""
 
-    def __init__(self, block: TokenBatch, sink: RowSink, order: Sequence[str]) -> None:
-        self._block, self._sink, self._order = block, sink, order
+    def __init__(self, block: TokenBatch, sink: RowSink, order: Sequence[str], wanted: Wanted | None) -> None:
+        self._block, self._sink, self._order, self._wanted = block, sink, order, wanted
+        tokens = np.arange(block.num_tokens)
+        chosen = tokens if wanted is None else tokens[wanted]
+        self._chosen = np.split(chosen, np.searchsorted(chosen, block.starts[1:-1]))
         self._written: Counter[str] = Counter()
         self._error: BaseException | None = None
+
+    def prompts(self) -> list[Prompt]:
+        """The block's sequences, and the tokens of each whose rows are wanted."""
+        starts = self._block.starts
+        pieces = np.split(self._block.token_ids, starts[1:-1])
+        if self._wanted is None:
+            return [Prompt(token_ids=piece.tolist()) for piece in pieces]
+        positions = [chosen - start for chosen, start in zip(self._chosen, starts[:-1], strict=True)]
+        return [
+            Prompt(token_ids=piece.tolist(), positions=where.tolist())
+            for piece, where in zip(pieces, positions, strict=True)
+        ]
 
     def take(self, window: Window) -> None:
         if self._error is not None:
             return
-        offset = int(self._block.starts[window.request]) + window.first
-        num_rows = window.rows.shape[1]
-        if window.tokens_crc32c != tokens_crc32c(self._block.token_ids[offset : offset + num_rows]):
-            raise EngineFailed(f"Rows {offset} to {offset + num_rows - 1} of the block belong to other tokens.")
+        offsets = self._chosen[window.request][window.first :][: window.rows.shape[1]]
+        if window.tokens_crc32c != tokens_crc32c(self._block.token_ids[offsets]):
+            raise EngineFailed(f"Rows {offsets[0]} to {offsets[-1]} of the block belong to other tokens.")
         try:
             for site, rows in zip(self._order, window.rows, strict=True):
-                self._sink.write(site, offset, rows)
-                self._written[site] += num_rows
+                for part in neighbours(offsets):
+                    self._sink.write(site, int(offsets[part.start]), rows[part])
+                self._written[site] += len(offsets)
         except BaseException as error:  # noqa: BLE001  # kept, and raised unchanged when the rings are empty
             self._error = error
 
@@ -146,17 +161,13 @@ class _Delivery:
         if self._error is not None:
             raise self._error
 
-    def check_counts(self) -> None:
+    def count(self) -> int:
+        """Rows of each site, when all have come."""
+        expected = count(self._block, self._wanted)
         for site in self._order:
-            if self._written[site] != self._block.num_tokens:
-                raise EngineFailed(
-                    f"Site {site!r} gave {self._written[site]} of {self._block.num_tokens} rows; the block is void."
-                )
-
-
-def _prompts(block: TokenBatch) -> list[Prompt]:
-    pieces = np.split(block.token_ids, block.starts[1:-1])
-    return [Prompt(token_ids=piece.tolist()) for piece in pieces]
+            if self._written[site] != expected:
+                raise EngineFailed(f"Site {site!r} gave {self._written[site]} of {expected} rows; the block is void.")
+        return expected
 
 
 def _refuse_plain_rotary(family: str, positions: Mapping[str, object], device: str) -> None:
