@@ -12,7 +12,8 @@ extraction), by the clock and in CPU seconds of the process, each the median ove
 - R_max  min(1, S / (bytes a second the bare forward makes)): what a perfect system reaches;
 - E      R / R_max.
 
-Peers do the same work on the same batches in the same process: `output_hidden_states=True` and `np.save`.
+Peers do the same work on the same batches: `output_hidden_states=True` and `np.save` in the same process; nnsight,
+TransformerLens and SAELens (one site) each in an environment of its own, against the bare forward of its own process.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from extract_peers import PINS, Absent, peer_record
 from store_machine import file_system, machine_facts
 from store_pairs import OTHER_LOAD, Quiet, Record, Side, measure, median_interval, say
 from store_rows import scratch
@@ -218,8 +220,35 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
         )
         (folder / "peer").mkdir()
         peer_record = paired(limit, peer, pairs=max(3, options.pairs // 3), quiet=quiet)
-        records.append({"measure": "peer", "target": None, **facts, **peer_record, "ahead": None})
-        records[-1]["ahead"] = record["ratio"] > peer_record["ratio"]
+        records.append({**facts, "measure": "peer", "target": None, "e": None, **peer_record})
+    records += [{**facts, "measure": "peer", "target": None, "e": None, **one} for one in measure_peers(options, case)]
+    for one in records[1:]:
+        one["ahead"] = record["ratio"] > one["ratio"]
+    return records
+
+
+def measure_peers(options: argparse.Namespace, case: Case) -> list[Record]:
+    """The same tokens through other tools, for sites of the residual stream."""
+    layers = [site.layer for site in case.plan.sites]
+    if any(site.name != f"resid.{site.layer}" for site in case.plan.sites):
+        return []
+    block = case.tokens.token_ids[: options.tokens].reshape(-1, options.document_tokens).astype(np.int64)
+    records = []
+    for peer in options.peers:
+        try:
+            record = peer_record(
+                peer,
+                case.checkpoint.path,
+                block,
+                [layer or 0 for layer in layers],
+                batch=options.batch_tokens // options.document_tokens,
+                pairs=max(3, options.pairs // 3),
+                disk=options.disk,
+            )
+        except Absent as error:
+            options.missing[f"{peer}, {len(layers)} sites"] = str(error)
+        else:
+            records.append(record)
     return records
 
 
@@ -305,6 +334,7 @@ def run(options: argparse.Namespace) -> Record:
             "disk_file_system": file_system(options.disk),
         },
         "measures": records,
+        "missing": options.missing,
         "seconds": round(time.monotonic() - started),
     }
 
@@ -315,14 +345,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--sites", nargs="*", help="one choice of sites instead of 1, 4 and all")
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--tokens", type=int, default=4096, help="of a block; a run's own are larger")
+    parser.add_argument("--tokens", type=int, default=2048, help="of a block; a run's own are larger")
     parser.add_argument("--document-tokens", type=int, default=128)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", nargs="*", choices=PINS, default=list(PINS), help="other tools; default: all")
     parser.add_argument("--disk", type=Path, default=Path("runs"))
     parser.add_argument("--patience", type=float, default=30.0, help="most seconds to wait for a quiet machine")
     options = parser.parse_args(arguments)
     place = str(options.json)
+    options.missing = {}
     options.spoken = [word if word != place else RESULTS for word in arguments]
     facts = run(options)
     options.json.parent.mkdir(parents=True, exist_ok=True)
