@@ -56,6 +56,8 @@ from lrh_ray.store.writer import BlockWriter
 RESULTS = "benchmarks/results/extract.json"
 TARGETS = {1: 0.97, 4: 0.97, "all": 0.93}
 EARLY_EXIT_TARGET = 1.8
+PEER_TOKENS = 2048
+"""Of a block, for peers in environments of their own: they have no commit that a larger block would spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +221,7 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
             name="output_hidden_states and np.save", run=partial(save_hidden_states, case, blocks, folder / "peer")
         )
         (folder / "peer").mkdir()
-        peer_record = paired(limit, peer, pairs=max(3, options.pairs // 3), quiet=quiet)
+        peer_record = paired(limit, peer, pairs=options.pairs // 2 + 1, quiet=quiet)
         records.append({**facts, "measure": "peer", "target": None, "e": None, **peer_record})
     records += [{**facts, "measure": "peer", "target": None, "e": None, **one} for one in measure_peers(options, case)]
     for one in records[1:]:
@@ -232,14 +234,14 @@ def measure_peers(options: argparse.Namespace, case: Case) -> list[Record]:
     layers = [site.layer for site in case.plan.sites]
     if any(site.name != f"resid.{site.layer}" for site in case.plan.sites):
         return []
-    block = case.tokens.token_ids[: options.tokens].reshape(-1, options.document_tokens).astype(np.int64)
+    token_ids = case.tokens.token_ids[: min(options.tokens, PEER_TOKENS)].astype(np.int64)
     records = []
     for peer in options.peers:
         try:
             record = peer_record(
                 peer,
                 case.checkpoint.path,
-                block,
+                token_ids.reshape(-1, options.document_tokens),
                 [layer or 0 for layer in layers],
                 batch=options.batch_tokens // options.document_tokens,
                 pairs=max(3, options.pairs // 3),
@@ -345,7 +347,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--sites", nargs="*", help="one choice of sites instead of 1, 4 and all")
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--tokens", type=int, default=2048, help="of a block; a run's own are larger")
+    parser.add_argument("--tokens", type=int, default=4096, help="of a block; a run's own are larger")
     parser.add_argument("--document-tokens", type=int, default=128)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)

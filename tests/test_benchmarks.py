@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrh_ray.models.tiny import make_tiny
+
 ROOT = Path(__file__).parents[1]
 ROWS, DIM = 4096, 64
 
@@ -89,6 +91,45 @@ def test_the_page_is_made_from_any_run_and_shows_its_figures(facts):
     assert facts["command"] in text
     for name in facts["missing"]:
         assert name in text
+
+
+@pytest.fixture(scope="module")
+def extraction(tmp_path_factory):
+    """Figures of a tiny model: all of its sites, early exit, and the peer in the same process."""
+    folder = tmp_path_factory.mktemp("extraction")
+    make_tiny("llama", folder / "model")
+    path = folder / "out" / "extract.json"
+    sizes = "--tokens 128 --document-tokens 32 --batch-tokens 64 --pairs 2 --threads 1 --patience 0 --peers"
+    (folder / "disk").mkdir()
+    module("extract").main(f"--json {path} --model {folder}/model --disk {folder}/disk {sizes}".split())
+    assert not list((folder / "disk").iterdir())
+    return json.loads(path.read_text())
+
+
+def test_extraction_is_measured_at_every_number_of_sites_with_its_limit(extraction):
+    ours = [record for record in extraction["measures"] if record["measure"] == "extract"]
+    assert [record["sites"] for record in ours] == [1, 4, "all"]
+    assert [record["target"] for record in ours] == [0.97, 0.97, 0.93]
+    for record in ours:
+        assert 0 < record["ratio"] < math.inf
+        assert record["e"] == pytest.approx(record["ratio"] / record["r_max"], abs=1e-3)
+        assert record["met"] == (min(record["ratio"], record["cpu_ratio"]) >= record["target"])
+    assert [record["target"] for record in extraction["measures"] if record["measure"] == "early exit"] == [1.8]
+    peers = [record for record in extraction["measures"] if record["measure"] == "peer"]
+    assert [record["ahead"] for record in peers] == [
+        one["ratio"] > peer["ratio"] for one, peer in zip(ours, peers, strict=True)
+    ]
+
+
+def test_the_page_about_extraction_shows_its_figures(extraction):
+    text = module("table").extraction_page(extraction)
+    for record in extraction["measures"]:
+        assert f"{record['ratio']:.2f} [" in text
+
+
+def test_the_page_about_extraction_in_the_docs_is_the_one_that_the_results_make():
+    facts = json.loads((ROOT / "benchmarks" / "results" / "extract.json").read_text())
+    assert (ROOT / "docs" / "benchmarks-extraction.md").read_text() == module("table").extraction_page(facts)
 
 
 def test_the_page_in_the_docs_is_the_one_that_the_results_make():
