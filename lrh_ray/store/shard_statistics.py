@@ -1,8 +1,8 @@
 """Column moments, magnitudes and row norms of a shard: one compiled pass over each chunk.
 
 Sums are taken of (x - shift), where shift is the chunk's first row, so a constant column has no spread at all and a
-column far from zero loses nothing. bfloat16 is added up sixteen rows at a time in float32, which holds its differences
-exactly unless they are far apart, and then in float64: relative errors of moments and norms stay near 1e-6. Where
+column far from zero loses nothing. bfloat16 is added up eight rows at a time in float32, which holds its differences
+exactly unless they are far apart, and then in float64: relative errors of moments and norms stay below 1e-6. Where
 squares could leave float32's range the chunk is taken in float64 throughout, as float32 always is.
 
 The chunks are merged once, at the end, in their order: any order of arrival gives the same bits.
