@@ -86,9 +86,9 @@ def main() -> None:
         "seconds": round(seconds),
         "tokens_per_second": round(tokens / seconds, 1),
         "root": store.root,
-        "extract": extracted,
+        "extract": {name: value for name, value in extracted.items() if name != "store"},
         "verify_seconds": round(time.monotonic() - started, 1),
-        "verify": checked,
+        "verify": {name: value for name, value in checked.items() if name != "store"},
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(facts, indent=1) + "\n")
