@@ -17,6 +17,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +35,10 @@ TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-HUB_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
+DESCRIPTION = ("config.json",)
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+CHECKPOINT = (*DESCRIPTION, *WEIGHTS, *TOKENIZER_FILES)
+"""Patterns of the files that are fetched for a plan by numbers, and for a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,12 +102,28 @@ def resolve_checkpoint(name: str, weights: str = TRAINED) -> Checkpoint:
     `weights` is the word of the model's settings: `trained`, or `random(SEED)`, which then stands in the name too.
     Raises `CheckpointMissing` or `CheckpointBroken`.
     """
+    return with_weights(_found(name, CHECKPOINT), weights)
+
+
+def resolve_description(name: str) -> Checkpoint:
+    """Like `resolve_checkpoint` where config.json is enough: nothing else is downloaded, and weights may be missing."""
+    return _found(name, DESCRIPTION)
+
+
+def checkpoint_in(folder: Path, name: str, files: Sequence[str] = CHECKPOINT) -> Checkpoint:
+    """The checkpoint in a folder, under the name it was asked for. Raises `CheckpointBroken`."""
+    return Checkpoint(name=name, path=_checked_folder(folder, files))
+
+
+def with_weights(checkpoint: Checkpoint, weights: str) -> Checkpoint:
+    """A checkpoint with its own weights (`trained`), or its architecture with others (`random(SEED)`)."""
     seed = seed_of(weights)
-    found = _found(name)
-    return found if seed is None else replace(found, name=f"{name} {random_weights(seed)}", random_seed=seed)
+    if seed is None:
+        return checkpoint
+    return replace(checkpoint, name=f"{checkpoint.name} {random_weights(seed)}", random_seed=seed)
 
 
-def _found(name: str) -> Checkpoint:
+def _found(name: str, files: Sequence[str]) -> Checkpoint:
     if name in PREPARED:
         folder = _prepared_folder(name)
         if not folder.is_dir():
@@ -116,13 +136,13 @@ def _found(name: str) -> Checkpoint:
         )
     local = Path(name).expanduser()
     if local.is_dir():
-        return Checkpoint(name=name, path=_checked_folder(local.resolve()))
+        return checkpoint_in(local.resolve(), name, files)
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise CheckpointMissing(f"No checkpoint folder {name!r}; it must hold config.json and *.safetensors.")
     close = difflib.get_close_matches(name, PREPARED, n=1, cutoff=0.7)
     if close and "/" not in name:
         raise CheckpointMissing(f"No model {name!r}; did you mean {close[0]!r}?")
-    return Checkpoint(name=name, path=_checked_folder(_downloaded(name)))
+    return checkpoint_in(_downloaded(name, files), name, files)
 
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:
@@ -186,10 +206,10 @@ def _publish(fresh: Path, folder: Path, replaced: Path) -> None:
         shutil.rmtree(fresh)
 
 
-def _checked_folder(folder: Path) -> Path:
+def _checked_folder(folder: Path, files: Sequence[str]) -> Path:
     if not (folder / "config.json").is_file():
         raise CheckpointBroken(f"The folder {str(folder)!r} is not a checkpoint: it has no config.json.")
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob("*.safetensors")) or not set(WEIGHTS) & set(files):
         return folder
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         raise CheckpointBroken(
@@ -200,14 +220,14 @@ def _checked_folder(folder: Path) -> Path:
     raise CheckpointBroken(f"The checkpoint {str(folder)!r} holds no *.safetensors file.")
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, files: Sequence[str]) -> Path:
     """The hub snapshot of `name`, from the hub's own cache where it is complete."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise DependencyMissing(f"Loading {name!r} from the hub needs the extra lrh-ray[models].") from error
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointMissing(

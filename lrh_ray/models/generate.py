@@ -20,17 +20,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lrh_ray.digests import digest_json
-from lrh_ray.errors import CheckpointBroken, ConfigError, DocumentTooLong
+from lrh_ray.errors import ConfigError, DocumentTooLong
 from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.facts import read_architecture, resolved_dtype
+from lrh_ray.models.facts import read_architecture
 from lrh_ray.models.hf import chosen_device
-from lrh_ray.models.quiet import quiet_transformers
-from lrh_ray.models.random_weights import random_model
+from lrh_ray.models.loading import load_causal
 from lrh_ray.models.sampling import Prompt, Response, SamplingConfig
 from lrh_ray.models.tokens import load_tokenizer
 
@@ -67,7 +66,7 @@ class Generator:
                 "Set it to 1, or use engine: vllm."
             )
         self._device = chosen_device(config)
-        self._model = _load(checkpoint, config, self._device)
+        self._model = load_causal(checkpoint, config, self._device)
         self._window = int(self._model.config.max_position_embeddings)
         self._ends = end_tokens(checkpoint)
         self._batch_tokens = config.batch_tokens
@@ -173,33 +172,6 @@ def _left_padded(batch: Sequence[Prompt], device: str) -> tuple[Tensor, Tensor]:
         ids[row, width - len(prompt.token_ids) :] = prompt.token_ids
         real[row, width - len(prompt.token_ids) :] = 1
     return torch.from_numpy(ids).to(device), torch.from_numpy(real).to(device)
-
-
-def _load(checkpoint: Checkpoint, config: ModelConfig, device: str) -> PreTrainedModel:
-    architecture = read_architecture(checkpoint)
-    dtype: torch.dtype = getattr(torch, resolved_dtype(architecture, config))
-    if checkpoint.random_seed is not None:
-        depth = int(architecture.num_hidden_layers)
-        seed, kind = checkpoint.random_seed, AutoModelForCausalLM
-        return random_model(architecture, seed=seed, depth=depth, dtype=dtype, device=device, kind=kind)
-    with quiet_transformers():
-        loading: Any = AutoModelForCausalLM.from_pretrained(  # a pair, with this request for a report
-            checkpoint.path,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map=None if device == "cpu" else device,
-        )
-    model, report = loading
-    wrong = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-    if wrong:
-        raise CheckpointBroken(
-            f"The checkpoint {str(checkpoint.path)!r} lacks {len(wrong)} weights of its architecture, or has them in "
-            f"another shape: {', '.join(wrong[:3])} ... Download or convert it again."
-        )
-    loaded: PreTrainedModel = model.eval()
-    return loaded
 
 
 def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:

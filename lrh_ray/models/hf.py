@@ -31,7 +31,7 @@ from torch.distributed.tensor import DTensor
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 
-from lrh_ray.errors import CheckpointBroken, ConfigError, SiteError
+from lrh_ray.errors import ConfigError, SiteError
 from lrh_ray.models.backend import Backend, BackendFacts
 from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
@@ -39,6 +39,7 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype
 from lrh_ray.models.families import family_of
 from lrh_ray.models.fp8 import plain_weights, take_fp8
+from lrh_ray.models.loading import refuse_incomplete
 from lrh_ray.models.pinned import PinnedRing
 from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.random_weights import random_model, truncate
@@ -46,6 +47,7 @@ from lrh_ray.models.ranks import Rank, joined
 from lrh_ray.models.sink import RowSink
 from lrh_ray.models.sites import EMBED, kind_of, num_blocks_needed
 from lrh_ray.models.taps import find_taps, listening
+from lrh_ray.models.vector_math import settle_vector_math
 from lrh_ray.models.wanted import Run, Wanted, count, runs_of
 from lrh_ray.records import SiteSpec, TokenBatch
 
@@ -61,6 +63,7 @@ class TransformersBackend(Backend):
         self, checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[SiteSpec], rank: Rank | None = None
     ) -> None:
         """Load the model, or with `rank` this process's share of it; only rank 0 hands rows on."""
+        settle_vector_math()
         architecture = read_architecture(checkpoint)
         family = family_of(architecture.model_type)
         self._silent = rank is not None and rank.index > 0
@@ -240,12 +243,7 @@ def _load_truncated(
             **options,
         )
         model, report = loaded
-    wrong = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-    if wrong:
-        raise CheckpointBroken(
-            f"The checkpoint {str(checkpoint.path)!r} lacks {len(wrong)} weights of its architecture, or has them in "
-            f"another shape: {', '.join(wrong[:3])} ... Download or convert it again."
-        )
+    refuse_incomplete(checkpoint, report)
     return cast(PreTrainedModel, model.eval())
 
 

@@ -27,16 +27,15 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lrh_ray.errors import InterventionError
 from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.facts import model_facts, read_architecture, resolved_dtype
+from lrh_ray.models.facts import model_facts, read_architecture
 from lrh_ray.models.families import family_of
 from lrh_ray.models.hf import chosen_device
-from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.models.loading import load_causal
 from lrh_ray.models.sites import EMBED, kind_of
 from lrh_ray.models.taps import Tap, find_taps, first_of
 from lrh_ray.records import TokenBatch
@@ -72,14 +71,7 @@ class EditableModel:
         self._family = family_of(architecture.model_type)
         self._depth = int(architecture.num_hidden_layers)
         self._device = torch.device(chosen_device(config))
-        with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                checkpoint.path,
-                dtype=getattr(torch, resolved_dtype(architecture, config)),
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        self._model = model.eval().to(self._device)  # type: ignore[no-untyped-call]
+        self._model = load_causal(checkpoint, config, self._device.type)
 
     def logits(
         self, prompts: TokenBatch, edits: Sequence[Edit] = (), *, last_only: bool = False

@@ -27,6 +27,7 @@ from lrh_ray.digests import digest_json
 from lrh_ray.errors import UnsupportedFamily
 from lrh_ray.models.families import family_of
 from lrh_ray.models.skeleton import skeleton
+from lrh_ray.models.vector_math import settle_vector_math
 
 Named = tuple[str, nn.Module]
 
@@ -84,6 +85,7 @@ def draw(
     `model` knows how its architecture initialises; `declared` is the number format of the checkpoint, to which weights
     are rounded first. The global random state is left as it was.
     """
+    settle_vector_math()
     formats = {id(module): _materialise(module) for _, module in modules}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for name, module in reversed(modules):

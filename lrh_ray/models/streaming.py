@@ -46,6 +46,7 @@ from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.random_weights import declared_dtype, draw, modules_of_part
 from lrh_ray.models.skeleton import skeleton
 from lrh_ray.models.taps import first_of
+from lrh_ray.models.vector_math import settle_vector_math
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,7 @@ class StreamedModel:
     """A checkpoint's base model in float32 on the CPU, with plain (eager) attention, one layer at a time."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        settle_vector_math()
         architecture = read_architecture(checkpoint)
         self._random_seed, self._declared = checkpoint.random_seed, declared_dtype(architecture)
         self._fp8_block = _take_quantization(architecture, checkpoint)

@@ -17,7 +17,7 @@ import functools
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from lrh_ray.runtime.policy import Failure
 from lrh_ray.runtime.tasks import BlockWorker, Seat, Shape, Task, open_worker
 
 CONTROL = "control"  # the concurrency group whose thread answers while the main thread works
+THREADS = "OMP_NUM_THREADS"
 Question: TypeAlias = Literal["greet", "open", "beat", "process", "drain"]
 
 
@@ -96,6 +97,15 @@ def _host_class() -> Any:
     return remote(concurrency_groups={CONTROL: 1})(_Host)
 
 
+def threads_of(bundle: Mapping[str, float]) -> str:
+    """Threads of a member's numerical libraries: one for each of its CPUs, unless the user has set the variable.
+
+    Ray itself sets the variable when a call begins and takes it away when that call ends. A call of the control thread
+    that ends while `open` imports torch would leave the member with a thread for every core of the machine.
+    """
+    return os.environ.get(THREADS) or str(max(1, int(bundle.get("CPU", 0.0))))
+
+
 class Replica:
     """The driver's side of one replica."""
 
@@ -115,6 +125,7 @@ class Replica:
                 num_cpus=bundle.get("CPU", 0.0),
                 num_gpus=bundle.get("GPU", 0.0),
                 max_restarts=0,
+                runtime_env={"env_vars": {THREADS: threads_of(bundle)}},
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
             ).remote(task, grace_seconds)
             for rank, bundle in enumerate(shape.bundles)

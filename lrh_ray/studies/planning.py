@@ -15,8 +15,6 @@ would make it fit. An estimate for GPUs is as good as the assumed utilisation; a
 from pathlib import Path
 
 from lrh_ray.errors import ConfigError
-from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
-from lrh_ray.models.known import known_checkpoint, known_name
 from lrh_ray.models.meta_facts import describe_model
 from lrh_ray.records import Plain
 from lrh_ray.studies.extraction import Planned, plan_facts, plan_run
@@ -26,6 +24,7 @@ from lrh_ray.studies.planning_machine import own_memory
 from lrh_ray.studies.planning_records import Estimate, Target
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
+from lrh_ray.studies.weights import find_description
 
 MEAN_DOCUMENT = 1024
 """Tokens of a document on average, if nobody says."""
@@ -78,7 +77,7 @@ def plan_by_numbers(
             "stands in the text. Plan with the text (without --tokens), or plan all rows (--set store.rows=all --set "
             "store.pool=none)."
         )
-    described = describe_model(_described_checkpoint(config.model.name), config.model, config.store.sites)
+    described = describe_model(find_description(config.model.name), config.model, config.store.sites)
     layout = layout_of_tokens(tokens, mean=mean, described=described, store=config.store)
     facts: dict[str, Plain] = {
         "model": described.name,
@@ -94,7 +93,3 @@ def plan_by_numbers(
         "files": layout.objects,
     }
     return facts, estimate(config, described, layout, target, process)
-
-
-def _described_checkpoint(name: str) -> Checkpoint:
-    return known_checkpoint(name) if known_name(name) else resolve_checkpoint(name)

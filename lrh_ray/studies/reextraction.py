@@ -28,9 +28,9 @@ from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.records import Plain, Receipt
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.map import map_blocks
-from lrh_ray.store.commits import object_key
+from lrh_ray.store.commits import object_key, read_commits
 from lrh_ray.store.findings import Finding, Verdict
-from lrh_ray.store.objects import Location, absolute
+from lrh_ray.store.objects import Location, absolute, open_objects
 from lrh_ray.store.parts import Part, open_part
 from lrh_ray.store.plan import DTYPES, Plan
 from lrh_ray.store.shard_reader import read_rows
@@ -168,8 +168,10 @@ def _findings(part: Part, compared: Recomputed) -> list[Finding]:
 class CompareTask(ReplicaTask):
     """How a worker is opened that compares blocks with a store."""
 
-    def worker(self, plan: Plan, backend: Backend) -> "CompareWorker":  # noqa: ARG002
-        return CompareWorker(open_part(self.location), backend)
+    def worker(self, plan: Plan, backend: Backend) -> "CompareWorker":
+        objects = open_objects(self.location)
+        commits = read_commits(objects, plan.num_blocks)
+        return CompareWorker(Part(objects=objects, plan=plan, commits=commits, manifest=None), backend)
 
 
 class CompareWorker:

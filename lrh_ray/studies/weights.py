@@ -18,10 +18,9 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,19 @@ from pathlib import Path
 from lrh_ray.digests import digest_json
 from lrh_ray.durable import disk_errors
 from lrh_ray.errors import CheckpointBroken, CheckpointMissing
-from lrh_ray.models.checkpoints import HUB_PATTERNS, Checkpoint, cache_folder, checkpoint_digest, resolve_checkpoint
+from lrh_ray.models.checkpoints import (
+    CHECKPOINT,
+    DESCRIPTION,
+    Checkpoint,
+    cache_folder,
+    checkpoint_digest,
+    checkpoint_in,
+    resolve_checkpoint,
+    resolve_description,
+    with_weights,
+)
 from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.known import known_checkpoint, known_name
 from lrh_ray.store.objects import Entry, Objects, open_objects
 from lrh_ray.studies.progress import Progress, Silent
 
@@ -50,8 +60,21 @@ def find_checkpoint(config: ModelConfig, progress: Progress | None = None) -> Ch
     """
     if "://" not in config.name:
         return resolve_checkpoint(config.name, config.weights)
-    found = resolve_checkpoint(str(copied(config.name, progress or Silent())), config.weights)
-    return replace(found, name=found.name.replace(str(found.path), config.name))
+    copy = checkpoint_in(copied(config.name, progress or Silent()), config.name)
+    return with_weights(copy, config.weights)
+
+
+def find_description(name: str) -> Checkpoint:
+    """What describes a model, known architectures included; nothing but its config.json is fetched.
+
+    Raises:
+        UnknownName, CheckpointMissing: No such model.
+    """
+    if known_name(name):
+        return known_checkpoint(name)
+    if "://" not in name:
+        return resolve_description(name)
+    return checkpoint_in(copied(name, Silent(), DESCRIPTION), name, DESCRIPTION)
 
 
 def checkpoint_here(checkpoint: Checkpoint, config: ModelConfig, digest: str) -> Checkpoint:
@@ -71,11 +94,11 @@ def checkpoint_here(checkpoint: Checkpoint, config: ModelConfig, digest: str) ->
     return here
 
 
-def copied(url: str, progress: Progress) -> Path:
-    """The folder of this node that holds the checkpoint at `url`, made if need be."""
+def copied(url: str, progress: Progress, files: Sequence[str] = CHECKPOINT) -> Path:
+    """The folder of this node that holds the `files` (patterns) of the checkpoint at `url`, made if need be."""
     objects = open_objects(url)
     here = [entry for entry in objects.list("") if "/" not in entry.key]
-    wanted = [entry for entry in here if any(fnmatch(entry.key, pattern) for pattern in HUB_PATTERNS)]
+    wanted = [entry for entry in here if any(fnmatch(entry.key, pattern) for pattern in files)]
     if not wanted:
         raise CheckpointMissing(f"There is no checkpoint at {url!r}: no config.json and no *.safetensors.")
     folder = cache_folder() / "copies" / f"{url.rstrip('/').rpartition('/')[2]}-{digest_json(url)[:12]}"

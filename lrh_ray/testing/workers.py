@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import psutil
 
 from lrh_ray.errors import NotEnoughData, StoreFull
 from lrh_ray.records import Receipt
@@ -104,6 +105,23 @@ def misbehave(kind: Kind) -> None:
         ctypes.PyDLL(None).sleep(FOREVER)  # a native call that keeps Python's lock
     if kind in ("sleep", "term-slow"):
         time.sleep(FOREVER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadsTask:
+    """Writes the OMP_NUM_THREADS that the worker's process was started with."""
+
+    folder: Path
+
+    def open(self) -> "ThreadsTask":
+        (self.folder / "threads").write_text(psutil.Process().environ().get("OMP_NUM_THREADS", "unset"))
+        return self
+
+    def describe(self, block: int) -> str:
+        return f"block {block}"
+
+    def process(self, block: int, attempt: str) -> Receipt:
+        return Receipt(block=block, attempt=attempt, rows=1, num_bytes=1, seconds=0.0, worker="w", committed=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from lrh_ray.models.checkpoints import (
     checkpoint_digest,
     prepare,
     resolve_checkpoint,
+    resolve_description,
     tokenizer_digest,
 )
 
@@ -56,6 +57,22 @@ def test_a_hub_id_without_a_network_is_one_message():
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("lrh_ray.errors.CheckpointMissing: No model 'no-such-org/no-model'")
     assert "Check the spelling and the network" in last
+
+
+def test_a_description_needs_no_weights_and_downloads_none(tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append((name, allow_patterns))
+        (tmp_path / "config.json").write_text("{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert resolve_description("org/model") == Checkpoint(name="org/model", path=tmp_path)
+    assert asked == [("org/model", ["config.json"])]
+    assert resolve_description(str(tmp_path)).path == tmp_path
+    with pytest.raises(CheckpointBroken, match="holds no"):
+        resolve_checkpoint(str(tmp_path))
 
 
 def test_a_local_folder_is_a_model(tmp_path):

@@ -17,7 +17,7 @@ from lrh_ray.runtime.map import map_blocks
 from lrh_ray.store.reader import open_store
 from lrh_ray.testing.chaos import calm_root, read_diary
 from lrh_ray.testing.stores import make_store
-from lrh_ray.testing.workers import BAD_BLOCK, MisbehavingTask, PairTask
+from lrh_ray.testing.workers import BAD_BLOCK, MisbehavingTask, PairTask, ThreadsTask
 
 QUICK = LeaseConfig(silence_seconds=3, shortest_deadline_seconds=4, first_deadline_seconds=4, grace_seconds=4)
 POOL = PoolConfig(replicas=2, cpus=1, leases=QUICK)
@@ -59,6 +59,13 @@ def test_an_engine_that_hangs_is_replaced_with_its_group_while_the_other_goes_on
     others_while_it_hung = [p for p in tmp_path.glob("done-*") if p.stat().st_mtime < second.stat().st_mtime]
     assert len(others_while_it_hung) >= 6
     assert not groups_left()
+
+
+def test_a_worker_has_as_many_threads_as_cpus_from_its_first_moment(cluster, tmp_path, monkeypatch):
+    """Ray's own setting lasts for one call, and the end of a heartbeat takes it from the call beside it."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    map_blocks([0], ThreadsTask(folder=tmp_path), PoolConfig(replicas=1, cpus=2), cluster)
+    assert (tmp_path / "threads").read_text() == "2"
 
 
 @pytest.mark.parametrize(("kind", "attempts"), [("term", 1), ("term-slow", 2), ("term-stuck", 2)])

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrh_ray.config import parse_config
 from lrh_ray.models.tiny import make_tiny
 from lrh_ray.runtime.cluster import connected
-from lrh_ray.studies.run import RunConfig
 
 WORDS = [
     "the",
@@ -59,11 +57,6 @@ probe: {{draws: 200}}
 """
     )
     return folder
-
-
-def config_of(material: Path, *overrides: str) -> RunConfig:
-    text = (material / "run.yaml").read_text()
-    return parse_config(text, RunConfig, source="run.yaml", overrides=overrides)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 import transformers
-from conftest import config_of
+from studies_material import config_of
 
 from lrh_ray.errors import (
     BlockFailed,

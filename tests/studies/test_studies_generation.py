@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import config_of
+from studies_material import config_of
 
 from lrh_ray.cli import main
 from lrh_ray.config import parse_config

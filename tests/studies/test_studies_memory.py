@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from conftest import config_of
+from studies_material import config_of
 
 from lrh_ray.config import as_yaml
 from lrh_ray.store.seal import create_store

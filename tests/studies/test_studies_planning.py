@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import config_of
+from studies_material import config_of
 
 from lrh_ray.cli import main
 from lrh_ray.config import load_config, parse_config

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import config_of
 from sklearn.linear_model import LogisticRegression
+from studies_material import config_of
 
 from lrh_ray.analyses.logistic import LogisticProblem, run_in_memory
 from lrh_ray.analyses.moments import absolute_penalties

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import config_of
+from studies_material import config_of
 
 from lrh_ray.cli import main
 from lrh_ray.errors import ConfigError, StoreConflict

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import config_of
+from studies_material import config_of
 
 from lrh_ray.errors import CheckpointBroken, CheckpointMissing
 from lrh_ray.models.checkpoints import checkpoint_digest, resolve_checkpoint
@@ -14,6 +14,8 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.store.objects import open_objects
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.extraction import extract
+from lrh_ray.studies.planning import plan_by_numbers
+from lrh_ray.studies.planning_records import Target
 from lrh_ray.studies.weights import COPIED, checkpoint_here, find_checkpoint
 from lrh_ray.testing.s3 import s3_server
 
@@ -133,3 +135,15 @@ def test_a_store_is_extracted_from_a_prefix(material, cluster, url):
     store = open_store(extract(config_of(material, *few), folder=material)["store"])
     assert store.sealed
     assert store.plan.identity["model"]["name"] == url
+
+
+def test_a_plan_by_numbers_copies_the_description_alone(material, url, cache):
+    config = config_of(material, f"model.name={url}")
+    here, _ = plan_by_numbers(config_of(material), tokens=10**4, target=Target())
+    facts, _ = plan_by_numbers(config, tokens=10**4, target=Target())
+    assert facts == {**here, "model": url}
+    (copy,) = (path for path in (cache / "copies").iterdir() if path.is_dir())
+    assert {path.name for path in copy.iterdir()} == {"config.json", COPIED}
+    assert checkpoint_digest(find_checkpoint(config.model)) == checkpoint_digest(
+        resolve_checkpoint(str(material / "model"))
+    )

@@ -105,7 +105,7 @@ class VllmBackend(Backend):
                 f"{len(failures)} of {len(block.document_ids)} documents of the block lack rows, the first: "
                 f"{failures[0]}. The engine goes on; try the block again."
             )
-        return delivery.count()
+        return delivery.complete()
 
     def close(self) -> None:
         self._engine.close()
@@ -161,7 +161,7 @@ class _Delivery:
         if self._error is not None:
             raise self._error
 
-    def count(self) -> int:
+    def complete(self) -> int:
         """Rows of each site, when all have come."""
         expected = count(self._block, self._wanted)
         for site in self._order:

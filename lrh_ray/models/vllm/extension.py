@@ -24,11 +24,13 @@ import numpy as np
 import torch
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 
+from lrh_ray.models.vector_math import settle_vector_math
 from lrh_ray.models.vllm.orphans import follow_owner
 from lrh_ray.models.vllm.routes import Layout, layout_of
 from lrh_ray.models.vllm.share import Share, open_share, share_options
 
 follow_owner()
+settle_vector_math()
 
 STREAM = ("hidden_states", "residual")
 """The two arguments whose sum is the residual stream."""
