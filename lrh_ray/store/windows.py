@@ -5,8 +5,9 @@
     reader.close()                   # waits for reads in flight, then the slots are free again
 
 All scheduling happens in the caller's thread when it moves to the next window: the slot of the old window is free, so
-the next unread one is submitted to a small thread pool, and the caller waits for its own. There is no queue, no
-sentinel and no thread that outlives `close`. An error of a read is raised where its window is asked for.
+the next unread one is submitted to a small thread pool. The threads take its pieces one by one, and so does the caller
+where it would otherwise wait. There is no sentinel and no thread that outlives `close`. An error of a read is raised
+where its window is asked for.
 
 Slots are reused: after the first windows nothing that grows with the rows is allocated. A process forked during an
 iteration has no threads; the reader notices and reads again.
@@ -16,7 +17,7 @@ import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,7 +29,8 @@ from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.reader import Store
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 
-READERS = 2
+READERS = max(1, min(2, (os.cpu_count() or 1) - 1))
+"""Threads beside the caller, who helps: three that copy on two cores keep each other waiting."""
 RUN_BYTES = 8 << 20
 
 
@@ -47,6 +49,18 @@ class Window:
     number: int
     slot: Slot
     order: RowIndex
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A slot that is being filled."""
+
+    number: int
+    slot: Slot
+    unread: deque[tuple[int, int, int]]
+    """Piece, its first row in the slot, and its number of rows."""
+    order: Future[RowIndex]
+    reads: list[Future[None]] = field(default_factory=list)
 
 
 def make_slot(store: Store, sites: Sequence[str], num_rows: int) -> Slot:
@@ -122,7 +136,7 @@ class WindowReader:
         self._pieces, self._order = pieces, order
         self._unread = deque(numbers)
         self._free = deque(slots)
-        self._reading: deque[tuple[int, Slot, list[Future[None]], Future[RowIndex]]] = deque()
+        self._reading: deque[_Reading] = deque()
         self._current: Window | None = None
         self._closed = False
         self._start_threads()
@@ -148,34 +162,37 @@ class WindowReader:
             self._free.append(self._current.slot)
         while self._free and self._unread:
             self._submit(self._unread.popleft(), self._free.popleft())
-        number, slot, reads, order = self._reading[0]
-        for read in reads:
+        window = self._reading[0]
+        self._read(window)
+        for read in window.reads:
             read.result()
         self._reading.popleft()
-        return Window(number=number, slot=slot, order=order.result())
+        return Window(number=window.number, slot=window.slot, order=window.order.result())
 
     def _submit(self, number: int, slot: Slot) -> None:
         pieces = self._order.pieces(number)
         firsts = np.cumsum([0, *(num_rows for _, num_rows in pieces)]).tolist()
-        places = [(piece, first, num_rows) for (piece, num_rows), first in zip(pieces, firsts, strict=False)]
-        shares = [places[reader::READERS] for reader in range(min(READERS, len(places)))]
-        reads = [self._threads.submit(self._read, share, slot) for share in shares]
-        self._reading.append((number, slot, reads, self._threads.submit(self._order.permutation, number)))
+        places = deque((piece, first, num_rows) for (piece, num_rows), first in zip(pieces, firsts, strict=False))
+        window = _Reading(number, slot, places, self._threads.submit(self._order.permutation, number))
+        window.reads.extend(self._threads.submit(self._read, window) for _ in range(min(READERS, len(places))))
+        self._reading.append(window)
 
-    def _read(self, places: Sequence[tuple[int, int, int]], slot: Slot) -> None:
-        """One thread's share of a window; few large tasks, because every hand-over between threads costs time."""
-        for piece, first, num_rows in places:
-            if self._closed:
+    def _read(self, window: "_Reading") -> None:
+        """Read pieces that nobody else has taken, until there are none."""
+        while not self._closed:
+            try:
+                piece, first, num_rows = window.unread.popleft()
+            except IndexError:
                 return
-            self._pieces.read(piece, slot, first, num_rows)
+            self._pieces.read(piece, window.slot, first, num_rows)
 
     def _restart(self) -> None:
         """In a forked process the threads are gone and their reads unfinished: submit them again."""
         self._start_threads()
         unfinished = list(self._reading)
         self._reading.clear()
-        for number, slot, _, _ in unfinished:
-            self._submit(number, slot)
+        for window in unfinished:
+            self._submit(window.number, window.slot)
 
     def close(self) -> None:
         """Stop reading; when this returns, nobody writes into the slots any more."""
