@@ -59,3 +59,28 @@ Draws = Float64[np.ndarray, "draw probe"]
 LogPosteriors = Float64[np.ndarray, "rows class"]
 Norms = Float[np.ndarray, "rows"]
 Histogram = Int64[np.ndarray, "bin"]
+
+GroupIndex = Int64[np.ndarray, "rows"]
+"""Group of each row, 0 <= index < number of groups: a fold, a part of the documents."""
+
+RowWeights = Float64[np.ndarray, "rows"]
+GroupFloats = Float64[np.ndarray, "group"]
+BothFeatures = Float64[np.ndarray, "both"]
+"""Features of x, then those of y."""
+
+JointGrams = Float64[np.ndarray, "group joint joint"]
+JointGram = Float64[np.ndarray, "joint joint"]
+"""Sums of z z^T with z = [x, y, |x|^2, |y|^2, 1]."""
+
+Weights = Float64[np.ndarray, "feature direction"]
+OtherWeights = Float64[np.ndarray, "other_feature direction"]
+Targets = Float64[np.ndarray, "target"]
+Values = Float64[np.ndarray, "value"]
+Indices = Int64[np.ndarray, "index"]
+Square = Float64[np.ndarray, "feature feature"]
+
+Configurations = Int64[np.ndarray, "configuration concept"]
+LogProbabilities = Float64[np.ndarray, "configuration"]
+Contexts = Int64[np.ndarray, "rows position"]
+Emissions = Float64[np.ndarray, "position configuration token"]
+NextEmissions = Float64[np.ndarray, "configuration next_token"]

@@ -47,9 +47,9 @@ from lrh_ray.models.ranks import Rank, joined
 from lrh_ray.models.sink import RowSink
 from lrh_ray.models.sites import EMBED, kind_of, num_blocks_needed
 from lrh_ray.models.taps import find_taps, listening
-from lrh_ray.models.vector_math import settle_vector_math
 from lrh_ray.models.wanted import Run, Wanted, count, runs_of
 from lrh_ray.records import SiteSpec, TokenBatch
+from lrh_ray.vector_math import settle_vector_math
 
 PADDING_ID = 0
 """Any valid token: the causal mask hides what stands right of a sequence, and its rows are not read."""

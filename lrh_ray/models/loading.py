@@ -18,7 +18,7 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import read_architecture, resolved_dtype
 from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.random_weights import random_model
-from lrh_ray.models.vector_math import settle_vector_math
+from lrh_ray.vector_math import settle_vector_math
 
 
 def load_causal(checkpoint: Checkpoint, config: ModelConfig, device: str) -> PreTrainedModel:

@@ -27,7 +27,7 @@ from lrh_ray.digests import digest_json
 from lrh_ray.errors import UnsupportedFamily
 from lrh_ray.models.families import family_of
 from lrh_ray.models.skeleton import skeleton
-from lrh_ray.models.vector_math import settle_vector_math
+from lrh_ray.vector_math import settle_vector_math
 
 Named = tuple[str, nn.Module]
 

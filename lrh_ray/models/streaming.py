@@ -46,7 +46,7 @@ from lrh_ray.models.quiet import quiet_transformers
 from lrh_ray.models.random_weights import declared_dtype, draw, modules_of_part
 from lrh_ray.models.skeleton import skeleton
 from lrh_ray.models.taps import first_of
-from lrh_ray.models.vector_math import settle_vector_math
+from lrh_ray.vector_math import settle_vector_math
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

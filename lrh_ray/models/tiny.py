@@ -118,7 +118,7 @@ def _gpt_neox(shared: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _qwen3(shared: Mapping[str, Any]) -> PreTrainedConfig:
-    return Qwen3Config(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=24)
+    return Qwen3Config(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=_wide_head(shared))
 
 
 def _gpt2(shared: Mapping[str, Any]) -> PreTrainedConfig:
@@ -130,15 +130,19 @@ def _gptj(shared: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _gemma(shared: Mapping[str, Any]) -> PreTrainedConfig:
-    return GemmaConfig(**shared, num_key_value_heads=1, head_dim=24)
+    return GemmaConfig(**_tied(shared), num_key_value_heads=1, head_dim=_wide_head(shared))
 
 
 def _gemma2(shared: Mapping[str, Any]) -> PreTrainedConfig:
-    return Gemma2Config(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=24, sliding_window=16)
+    return Gemma2Config(
+        **_tied(shared), num_key_value_heads=NUM_HEADS // 2, head_dim=_wide_head(shared), sliding_window=16
+    )
 
 
 def _gemma3_text(shared: Mapping[str, Any]) -> PreTrainedConfig:
-    return Gemma3TextConfig(**shared, num_key_value_heads=NUM_HEADS // 2, head_dim=24, sliding_window=16)
+    return Gemma3TextConfig(
+        **_tied(shared), num_key_value_heads=NUM_HEADS // 2, head_dim=_wide_head(shared), sliding_window=16
+    )
 
 
 def _mixtral(shared: Mapping[str, Any]) -> PreTrainedConfig:
@@ -173,6 +177,16 @@ _EXPERTS: dict[str, Any] = {
     "moe_intermediate_size": 32,
     "routed_scaling_factor": 0.1,  # in bfloat16 random routers flip near ties; a flip must not drown the stream
 }
+
+
+def _wide_head(shared: Mapping[str, Any]) -> int:
+    """Heads that together are wider than the stream, as these families have them."""
+    return int(shared["hidden_size"]) * 3 // 8
+
+
+def _tied(shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the token table as head, which every Gemma has and vLLM takes for granted."""
+    return {**shared, "tie_word_embeddings": True}
 
 
 def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:

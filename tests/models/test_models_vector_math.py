@@ -13,7 +13,7 @@ from lrh_ray.models.generate import open_generator
 from lrh_ray.models.interventions import EditableModel
 from lrh_ray.models.sites import resolve_sites
 from lrh_ray.models.streaming import StreamedModel
-from lrh_ray.models.vector_math import FUNCTIONS, settle_vector_math
+from lrh_ray.vector_math import FUNCTIONS, settle_vector_math
 
 HEADER = Path(torch.__file__).parent / "include" / "ATen" / "cpu" / "vml.h"
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 
-from lrh_ray.models.vector_math import settle_vector_math
 from lrh_ray.models.vllm.orphans import follow_owner
 from lrh_ray.models.vllm.routes import Layout, layout_of
 from lrh_ray.models.vllm.share import Share, open_share, share_options
+from lrh_ray.vector_math import settle_vector_math
 
 follow_owner()
 settle_vector_math()
