@@ -6,7 +6,7 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus conformance-vllm bench-store bench-extract wheels-gpu clean
+.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus prove-04 conformance-vllm bench-store bench-extract wheels-gpu clean
 
 install: $(STAMP)
 
@@ -56,6 +56,10 @@ prove-03-pool: install
 # A store of more than a million tokens, byte for byte verified; about half an hour on two cores.
 prove-03-corpus: install
 	$(BIN)/python benchmarks/prove_extract.py --json benchmarks/results/prove_extract.json
+
+# The theorem's tests in known worlds: exact (A0) and trained (A1).
+prove-04: install
+	$(BIN)/python benchmarks/prove_worlds.py --json benchmarks/results/prove_worlds.json
 
 # Every family and route of the vLLM backend; the everyday suite has a few of them.
 conformance-vllm: install

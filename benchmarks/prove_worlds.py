@@ -1,4 +1,4 @@
-"""The theorem's tests at full size: A0, exact, and A1, trained (docs/identifiability.md).
+"""The theorem's tests at full size: A0, exact, and A1, trained.
 
 python benchmarks/prove_worlds.py --json benchmarks/results/prove_worlds.json       # about four minutes on 2 cores
 """

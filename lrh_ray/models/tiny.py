@@ -181,7 +181,7 @@ _EXPERTS: dict[str, Any] = {
 
 def _wide_head(shared: Mapping[str, Any]) -> int:
     """Heads that together are wider than the stream, as these families have them."""
-    return int(shared["hidden_size"]) * 3 // 8
+    return int(shared["hidden_size"]) // 2
 
 
 def _tied(shared: Mapping[str, Any]) -> Mapping[str, Any]:

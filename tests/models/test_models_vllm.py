@@ -37,7 +37,6 @@ FAULTY_CONNECTOR = "lrh_ray.testing.vllm_faults:FaultyConnector"  # imported by 
 TOLERANCE = 2e-6
 SIZES = VllmConfig(longest=256, cache_gib=0.25, sequences=16, ring_mib=1)
 TEXTS = ("The first.", "A second, rather longer document: twice as long.", "3", "four 4", "quint " * 42 + "abc")
-WIDE_HEADS = ("qwen3", "gemma", "gemma2", "gemma3_text")
 HOOKED = ("embed", "attn_out.*", "mlp_out.*", "resid.*", "final_norm")
 
 
@@ -71,9 +70,8 @@ def start(checkpoint, sites, *, connector=None, order=1, **config):
 
 
 def tiny(tmp_path_factory, family):
-    """A tiny model with heads of 32 values, or 96 where they are wide: sizes that vLLM's attention on a CPU takes."""
-    hidden = 256 if family in WIDE_HEADS else 128
-    folder = make_tiny(family, tmp_path_factory.mktemp(family), hidden=hidden)
+    """A tiny model with heads of 32 or 64 values, sizes that vLLM's attention on a CPU takes."""
+    folder = make_tiny(family, tmp_path_factory.mktemp(family), hidden=128)
     if family.startswith("deepseek"):
         widen_latents(folder)
     return resolve_checkpoint(str(folder))
