@@ -89,9 +89,12 @@ def read_architecture(checkpoint: Checkpoint) -> PreTrainedConfig:
         raise CheckpointBroken(f"{str(path)!r} is not a model description: it does not say its model_type.") from error
     family_of(str(model_type))
     try:
-        return cast(PreTrainedConfig, AutoConfig.from_pretrained(checkpoint.path, local_files_only=True))
+        architecture = cast(PreTrainedConfig, AutoConfig.from_pretrained(checkpoint.path, local_files_only=True))
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise CheckpointBroken(f"{str(path)!r} is refused by transformers: {error}") from error
+    if getattr(architecture, "attn_logit_softcapping", None) is not None:
+        architecture._attn_implementation = "eager"  # torch's fused attention leaves the cap of scores out, silently
+    return architecture
 
 
 def resolved_dtype(architecture: PreTrainedConfig, config: ModelConfig) -> DtypeName:

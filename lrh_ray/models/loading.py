@@ -33,6 +33,7 @@ def load_causal(checkpoint: Checkpoint, config: ModelConfig, device: str) -> Pre
     with quiet_transformers():
         loading: Any = AutoModelForCausalLM.from_pretrained(  # a pair, with this request for a report
             checkpoint.path,
+            config=architecture,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,

@@ -135,7 +135,11 @@ def _gemma(shared: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _gemma2(shared: Mapping[str, Any]) -> PreTrainedConfig:
     return Gemma2Config(
-        **_tied(shared), num_key_value_heads=NUM_HEADS // 2, head_dim=_wide_head(shared), sliding_window=16
+        **_tied(shared),
+        num_key_value_heads=NUM_HEADS // 2,
+        head_dim=_wide_head(shared),
+        sliding_window=16,
+        attn_logit_softcapping=1.0,  # of a real one 50; low enough that attention without the cap is another model
     )
 
 
