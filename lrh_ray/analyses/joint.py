@@ -11,22 +11,19 @@ matrix per group; cross-validation, jackknife and bootstrap then add and subtrac
 Each row is z = [x - shift, y - shift, |x|^2, |y|^2, 1] with the norms taken after the shift. The squared norms make
 unbiased similarities a matter of moments too.
 
-`exact` multiplies in float64. `fast` multiplies tiles of float32 and adds the tiles in float64: with the shift taken
-off first the covariance keeps about 7 digits, where float32 sums of unshifted rows keep 3. What can go wrong: the
-shift must be the same for all blocks and lie near the mean; a row that is not finite spoils its group.
+What can go wrong: the shift must be the same for all blocks and lie near the mean; a row that is not finite spoils its
+group. `fast` products (`tiles`) cost digits of the covariance.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from lrh_ray.analyses.layouts import BothFeatures, GroupFloats, GroupIndex, JointGram, JointGrams, RowWeights
-from lrh_ray.analyses.tiles import TILE_ROWS, tile_slices
+from lrh_ray.analyses.tiles import TILE_DTYPES, TILE_ROWS, Precision, rounded_shift, tile_slices
 from lrh_ray.errors import NotEnoughData
 from lrh_ray.layouts import Feature64, Gram64, Rows
 
-Precision: TypeAlias = Literal["exact", "fast"]
 NORMS_AND_ONE = 3
 
 
@@ -67,7 +64,7 @@ class JointMoments:
                 f"joint moments of {x.shape} and {y.shape} rows with {len(groups)} groups and a shift of {len(shift)}"
             )
         size = len(shift) + NORMS_AND_ONE
-        dtype = np.float64 if precision == "exact" else np.float32
+        dtype = TILE_DTYPES[precision]
         grams, buffer = np.zeros((num_groups, size, size)), np.ones((min(len(x), TILE_ROWS), size), dtype)
         for tile in tile_slices(len(x)):
             z = _augment(x[tile], y[tile], shift, buffer)
@@ -77,7 +74,7 @@ class JointMoments:
             for group in np.unique(here).tolist():
                 own = z if (here == group).all() else z[here == group]
                 grams[group] += own.T @ own
-        return cls(shift=shift, num_x=x.shape[1], grams=grams)
+        return cls(shift=rounded_shift(shift, precision), num_x=x.shape[1], grams=grams)
 
     def merge(self, other: "JointMoments") -> "JointMoments":
         return JointMoments(shift=self.shift, num_x=self.num_x, grams=self.grams + other.grams)

@@ -38,8 +38,8 @@ ProbeFloats = Float64[np.ndarray, "probe"]
 ProbeWeights = Float64[np.ndarray, "feature probe"]
 ProbeScores = Float64[np.ndarray, "rows probe"]
 
-Augmented = Float64[np.ndarray, "rows feature_plus_1"]
-"""Shifted rows with a last column of ones, x~ = [x - shift, 1]."""
+Augmented = Float[np.ndarray, "rows feature_plus_1"]
+"""Shifted rows with a last column of ones, x~ = [x - shift, 1]; float64, or float32 where speed was asked for."""
 
 AugmentedGrams = Float64[np.ndarray, "population feature_plus_1 feature_plus_1"]
 AugmentedColumns = Float64[np.ndarray, "feature_plus_1 column"]

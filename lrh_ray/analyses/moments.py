@@ -33,7 +33,7 @@ from lrh_ray.analyses.layouts import (
     PopulationMeans,
 )
 from lrh_ray.analyses.spectrum import Spectrum
-from lrh_ray.analyses.tiles import augment, select, tile_buffer, tile_slices
+from lrh_ray.analyses.tiles import Precision, augment, rounded_shift, select, tile_buffer, tile_slices
 from lrh_ray.errors import ConfigError, NotEnoughData
 from lrh_ray.layouts import Columns64, Feature64, Labels64, Rows
 
@@ -54,25 +54,32 @@ class LabelledMoments:
 
     @classmethod
     def of(
-        cls, rows: Rows, shift: Feature64, labels: Labels64, members: Members, populations: ColumnInts
+        cls,
+        rows: Rows,
+        shift: Feature64,
+        labels: Labels64,
+        members: Members,
+        populations: ColumnInts,
+        precision: Precision = "exact",
     ) -> "LabelledMoments":
         """Summarise one block: rows [N, D] of any float type, labels [N, C] of 0/1, members [N, P], populations [C].
 
         Labels of rows outside a column's population are ignored. C may be 0. Costs one triangular product of the rows
-        with themselves, N D^2 FLOP, however many populations share a row.
+        with themselves, N D^2 FLOP, however many populations share a row; `precision` says in which type (`tiles`).
         """
         D, P = rows.shape[1], members.shape[1]
         grams = np.zeros((P, D + 1, D + 1))
         positives = np.zeros((D + 1, len(populations)))
-        buffer = tile_buffer(len(rows), D)
+        buffer = tile_buffer(len(rows), D, precision)
         for tile in tile_slices(len(rows)):
             for inside, keep in _patterns(members[tile]):
                 x = augment(select(rows[tile], keep), shift, buffer)
                 gram = x.T @ x  # one buffer on both sides: NumPy computes one triangle (syrk)
                 for p in np.flatnonzero(inside):
                     grams[p] += gram
-                positives += x.T @ (labels[tile][keep] * inside[populations])
-        return cls(shift=shift, populations=populations, grams=grams, positives=positives)
+                positives += x.T @ (labels[tile][keep] * inside[populations]).astype(x.dtype, copy=False)
+        used = rounded_shift(shift, precision)
+        return cls(shift=used, populations=populations, grams=grams, positives=positives)
 
     def merge(self, other: "LabelledMoments") -> "LabelledMoments":
         return LabelledMoments(
