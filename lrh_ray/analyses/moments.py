@@ -77,7 +77,8 @@ class LabelledMoments:
                 gram = x.T @ x  # one buffer on both sides: NumPy computes one triangle (syrk)
                 for p in np.flatnonzero(inside):
                     grams[p] += gram
-                positives += x.T @ (labels[tile][keep] * inside[populations]).astype(x.dtype, copy=False)
+                counted = select(labels[tile], keep).astype(x.dtype, copy=False) * inside[populations]
+                positives += x.T @ counted
         used = rounded_shift(shift, precision)
         return cls(shift=used, populations=populations, grams=grams, positives=positives)
 
@@ -122,6 +123,9 @@ def _patterns(members: Members) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
     Rows of one pattern enter all its populations through one product, so overlapping populations cost no more.
     """
+    if members.size and members.all():  # the usual case; finding patterns costs as much as a small product
+        yield members[0], members[:, 0]
+        return
     for inside in np.unique(members, axis=0):
         if inside.any():
             yield inside, (members == inside).all(axis=1)
