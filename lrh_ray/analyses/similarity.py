@@ -6,10 +6,10 @@ Each is a number of the joint covariance, exact for a corpus of any size:
 |---|---|---|
 | canonical correlations (CCA; SVCCA, PWCCA) | invertible linear maps of each side | one is a linear map of the other |
 | linear CKA | rotations and one scale of each side | equal up to rotation and scale |
-| Procrustes disparity | rotations and one scale of each side | (0) equal up to rotation and scale |
+| 1 - Procrustes disparity | rotations and one scale of each side | equal up to rotation and scale |
 | MCC | permutations, signs and scales of single features | the same features in another order |
 
-    similarity = canonical_correlations(joint)          # [min(P, Q)], descending
+    canonical(joint).correlations                       # [min(P, Q)], descending
     cka(joint), unbiased_cka(joint), procrustes(joint).disparity, mcc(joint).mean
 
 What can go wrong: CCA of as many features as rows is 1 for noise; CKA of few rows is far above 0 for noise too, which

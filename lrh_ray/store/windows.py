@@ -29,8 +29,7 @@ from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.reader import Store
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 
-READERS = max(1, min(2, (os.cpu_count() or 1) - 1))
-"""Threads beside the caller, who helps: three that copy on two cores keep each other waiting."""
+MOST_READERS = 2
 RUN_BYTES = 8 << 20
 
 
@@ -61,6 +60,11 @@ class _Reading:
     """Piece, its first row in the slot, and its number of rows."""
     order: Future[RowIndex]
     reads: list[Future[None]] = field(default_factory=list)
+
+
+def num_readers() -> int:
+    """Threads beside the caller, who helps: three that copy on two cores keep each other waiting."""
+    return max(1, min(MOST_READERS, (os.cpu_count() or 1) - 1))
 
 
 def make_slot(store: Store, sites: Sequence[str], num_rows: int) -> Slot:
@@ -147,7 +151,7 @@ class WindowReader:
 
     def _start_threads(self) -> None:
         self._process = os.getpid()
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="lrh-read")
+        self._threads = ThreadPoolExecutor(num_readers(), thread_name_prefix="lrh-read")
 
     def window(self, number: int) -> Window:
         """Window `number`; those before it are given up."""
@@ -174,7 +178,7 @@ class WindowReader:
         firsts = np.cumsum([0, *(num_rows for _, num_rows in pieces)]).tolist()
         places = deque((piece, first, num_rows) for (piece, num_rows), first in zip(pieces, firsts, strict=False))
         window = _Reading(number, slot, places, self._threads.submit(self._order.permutation, number))
-        window.reads.extend(self._threads.submit(self._read, window) for _ in range(min(READERS, len(places))))
+        window.reads.extend(self._threads.submit(self._read, window) for _ in range(min(num_readers(), len(places))))
         self._reading.append(window)
 
     def _read(self, window: "_Reading") -> None:
