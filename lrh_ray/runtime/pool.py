@@ -254,7 +254,8 @@ class Pool:
         self._replicas.pop(number).remove()
 
     def _remove_all(self) -> None:
-        for number in list(self._replicas):
+        """Those without a place first: a place that comes free must not be prepared for a group that is about to go."""
+        for number in sorted(self._replicas, key=lambda number: self._replicas[number].has_place()):
             self._remove(number)
 
 

@@ -10,7 +10,9 @@ answered by a second thread of the actor while the first one works: a process th
 Python's lock does not answer.
 
 What can go wrong: `ray.kill` leaves the placement group behind, and a removed group ends its actors only where their
-node listens; so both are done, and a process that survives them is a zombie, which the store fences.
+node listens; so both are done, and a process that survives them is a zombie, which the store fences. A group that is
+removed in the moment between Ray's preparing and committing its place leaves that place taken until the node restarts
+(ray-project/ray#64693; seen with Ray 2.60): who removes many replicas removes those without a place first.
 """
 
 import functools
@@ -24,7 +26,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lrh_ray.errors import AttemptSuperseded, EngineFailed, LrhError
@@ -167,6 +169,10 @@ class Replica:
             return None
         del self._collected[answer.question]
         return [values[rank] for rank in range(self.size)]
+
+    def has_place(self) -> bool:
+        """Whether nodes hold room for all members, whose processes may not have started yet."""
+        return bool(placement_group_table(self.group)["state"] == "CREATED")
 
     def remove(self) -> None:
         """Kill all members and free their place."""

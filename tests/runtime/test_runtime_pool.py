@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray.util import placement_group_table
+from ray.util import placement_group_table, remove_placement_group
 
 from lrh_ray.errors import ClusterError
 from lrh_ray.runtime.config import LeaseConfig, PoolConfig
@@ -118,6 +118,22 @@ def test_replicas_that_have_no_place_yet_do_not_hold_the_others_up(cluster, tmp_
     receipts = map_blocks(range(8), MisbehavingTask(folder=tmp_path), pool, cluster)
     assert len(receipts) == 8
     assert not groups_left()
+
+
+def test_the_last_places_are_freed_when_nobody_waits_for_them(cluster, tmp_path, monkeypatch):
+    """Ray loses a place that it prepares for a group in the moment in which the group is removed."""
+    waiting_at_removal: dict[str, int] = {}
+
+    def remove(group):
+        states = {name: entry["state"] for name, entry in placement_group_table().items()}
+        if states[group.id.hex()] == "CREATED":
+            waiting_at_removal[group.id.hex()] = sum(state == "PENDING" for state in states.values())
+        remove_placement_group(group)
+
+    monkeypatch.setattr("lrh_ray.runtime.replicas.remove_placement_group", remove)
+    pool = PoolConfig(replicas=6, cpus=1, when_short="wait", leases=QUICK)
+    map_blocks(range(8), MisbehavingTask(folder=tmp_path), pool, cluster)
+    assert set(waiting_at_removal.values()) == {0}
 
 
 def test_a_run_that_no_node_can_hold_gives_up(cluster, tmp_path):
