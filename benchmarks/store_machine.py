@@ -18,7 +18,7 @@ PACKAGES = (
     "safetensors",
     "pyarrow",
     "datasets",
-    "google-crc32c",
+    "crc32c",
     "blake3",
     "ml_dtypes",
 )

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import google_crc32c
+import crc32c as hardware
 import numpy as np
 from blake3 import blake3
 
@@ -83,9 +83,12 @@ def shard_digest(chunk_digests: Sequence[bytes], index: bytes) -> str:
     return digest_bytes(b"".join(chunk_digests) + lengths.tobytes())
 
 
-def crc32c(data: bytes | np.ndarray) -> int:
-    """CRC-32C of bytes or of a C-contiguous array's bytes."""
-    return int(google_crc32c.value(data if isinstance(data, bytes) else _raw(data)))
+def crc32c(data: bytes | np.ndarray, before: int = 0) -> int:
+    """CRC-32C of bytes or of a C-contiguous array's bytes, continued from that of the bytes before them.
+
+    This package computes it without the interpreter's lock and twice as fast as the one that zarr uses.
+    """
+    return hardware.crc32c(data if isinstance(data, bytes) else _raw(data).data, before)
 
 
 def _raw(data: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import final
 
-import google_crc32c
+import crc32c
 import numpy as np
 
 from lrh_ray.errors import EngineFailed
@@ -215,10 +215,10 @@ def wait_for(ready: Callable[[], bool], idle: Callable[[float], None]) -> None:
 
 def tokens_crc32c(token_ids: np.ndarray) -> int:
     """The crc32c of token ids as 32-bit integers: which tokens the rows of a window belong to."""
-    return int(google_crc32c.value(np.ascontiguousarray(token_ids, dtype="<i4").tobytes()))
+    return int(crc32c.crc32c(np.ascontiguousarray(token_ids, dtype="<i4").tobytes()))
 
 
 def _checksum(header: np.ndarray, payload: np.ndarray) -> int:
     fields = header.copy()
     fields["crc32c"] = 0
-    return int(google_crc32c.extend(google_crc32c.value(fields.tobytes()), payload))
+    return int(crc32c.crc32c(payload.data, crc32c.crc32c(fields.tobytes())))
