@@ -150,11 +150,16 @@ class Clock:
 
 
 class Blocks:
-    """Hands out the next block of a store for each run, and a fresh store when all are used."""
+    """Hands out the next block for each run, in a store without the blocks before it.
+
+    What a run has written is removed before the next, as the peer's files are: otherwise one side would fill fresh
+    memory of the page cache and the other reuse its own, which on a virtual machine costs several times as much.
+    """
 
     def __init__(self, case: Case, location: Path) -> None:
         self._case, self._location, self._next = case, location, 0
-        case.create(location)
+        location.mkdir()
+        self._refresh()
         self._part = Part(objects=open_objects(location), plan=case.plan, commits={}, manifest=None)
 
     def tokens(self) -> TokenBatch:
@@ -170,6 +175,11 @@ class Blocks:
 
     def turn(self) -> None:
         self._next += 1
+        self._refresh()
+
+    def _refresh(self) -> None:
+        empty(self._location)
+        self._case.create(self._location)
 
 
 def bare(backend: TransformersBackend, blocks: Blocks) -> None:
@@ -218,7 +228,9 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
         met = None if target is None else min(record["ratio"], record["cpu_ratio"]) >= target
         records = [{"measure": "extract", "target": target, "met": met, **facts, **record}]
         peer = Side(
-            name="output_hidden_states and np.save", run=partial(save_hidden_states, case, blocks, folder / "peer")
+            name="output_hidden_states and np.save",
+            run=partial(save_hidden_states, case, blocks, folder / "peer"),
+            after=partial(empty, folder / "peer"),
         )
         (folder / "peer").mkdir()
         peer_record = paired(limit, peer, pairs=options.pairs // 2 + 1, quiet=quiet)
@@ -272,7 +284,6 @@ def save_hidden_states(case: Case, blocks: Blocks, folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fdatasync(file.fileno())
-    empty(folder)
 
 
 def sink_bandwidth(case: Case, folder: Path) -> float:

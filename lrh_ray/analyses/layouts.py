@@ -84,3 +84,17 @@ LogProbabilities = Float64[np.ndarray, "configuration"]
 Contexts = Int64[np.ndarray, "rows position"]
 Emissions = Float64[np.ndarray, "position configuration token"]
 NextEmissions = Float64[np.ndarray, "configuration next_token"]
+
+RowGram = Float64[np.ndarray, "rows rows"]
+"""Inner products of rows."""
+
+FitRows = Float64[np.ndarray, "fit rows"]
+FitFloats = Float64[np.ndarray, "fit"]
+
+PairInts = Int64[np.ndarray, "pair"]
+ConceptFloats = Float64[np.ndarray, "concept"]
+ConceptMask = Bool[np.ndarray, "concept"]
+ConceptMatrix = Float64[np.ndarray, "concept concept"]
+NullDraws = Float64[np.ndarray, "draw test"]
+TestMask = Bool[np.ndarray, "test"]
+Bits = Int64[np.ndarray, "configuration bit"]

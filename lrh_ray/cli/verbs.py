@@ -1,6 +1,7 @@
 """The verbs."""
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,12 +160,25 @@ def show(
 @app.command()
 def fit(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
     """Probe all concepts at all sites of the run's store."""
-    from lrh_ray.cli.progress import watch_progress
     from lrh_ray.studies.probing import probe
 
-    run = _config(config, overrides)
+    _answer(probe, _config(config, overrides), address, as_json=as_json)
+
+
+@app.command()
+def pairs(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+    """Test whether probe weights point where word pairs differ: as published, and on words held out."""
+    from lrh_ray.studies.pair_study import pair_test
+
+    _answer(pair_test, _config(config, overrides), address, as_json=as_json)
+
+
+def _answer(study: Callable[..., Path], config: "RunConfig", address: str, *, as_json: bool) -> None:
+    """Run a study, and show its result or print where it stands."""
+    from lrh_ray.cli.progress import watch_progress
+
     with watch_progress() as progress:
-        path = probe(run, address=address, progress=progress)
+        path = study(config, address=address, progress=progress)
     if as_json:
         typer.echo(json.dumps({"result": str(path)}))
     else:

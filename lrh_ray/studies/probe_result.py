@@ -1,10 +1,7 @@
 """From judgements to a `Result`: numbers with intervals and controls, tables for people, weights as arrays."""
 
-import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import cast
 
 import numpy as np
@@ -12,10 +9,11 @@ import numpy as np
 from lrh_ray.analyses.controls import critical_value
 from lrh_ray.analyses.intervals import Interval, percentile_interval, simultaneous_interval
 from lrh_ray.analyses.logistic import LogisticFit
-from lrh_ray.records import Measure, Plain, Result, Scalar, Table
+from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.probe_design import HELD_OUT, TRAIN, VALIDATION, ProbeDesign
 from lrh_ray.studies.probe_judgement import SiteJudgement, SiteProbes
+from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table
 
 UNITS = {"auc": "fraction", "accuracy": "fraction", "log_loss": "nats"}
 SCALES: Mapping[str, str] = {"auc": "unit", "accuracy": "unit", "log_loss": "real"}
@@ -55,15 +53,15 @@ def make_result(
         summary=tuple(_summary(study, measures)),
         measures=measures,
         tables=(
-            _store_table(store),
+            store_table(store),
             _sites_table(store, fits),
-            _parity_table(store),
+            parity_table(store),
             _parts_table(study),
             _omitted_table(design),
             _examples_table(study),
         ),
         arrays=_arrays(study, probes),
-        provenance=_provenance(store, seconds),
+        provenance=provenance(store, seconds),
     )
 
 
@@ -109,7 +107,8 @@ def _class_measures(study: _Study) -> Iterator[Measure]:
                     name=name,
                     value=float(found.estimates[0]),
                     unit=UNITS[name],
-                    keys=_site_keys(study, judgement.site) | {"concept": judged.concept, "probe": "lda, all classes"},
+                    keys=site_keys(study.store, judgement.site)
+                    | {"concept": judged.concept, "probe": "lda, all classes"},
                     low=_end(interval.low[0]),
                     high=_end(interval.high[0]),
                     controls={"shuffled": judged.shuffled[name]} | baseline,
@@ -118,12 +117,7 @@ def _class_measures(study: _Study) -> Iterator[Measure]:
 
 
 def _keys(study: _Study, site: str, column: int, kind: str) -> dict[str, str | int | float]:
-    return _site_keys(study, site) | {"concept": study.design.columns[column].name, "probe": kind}
-
-
-def _site_keys(study: _Study, site: str) -> dict[str, str | int | float]:
-    layer = study.store.plan.site(site).layer
-    return {"site": site} if layer is None else {"site": site, "layer": layer}
+    return site_keys(study.store, site) | {"concept": study.design.columns[column].name, "probe": kind}
 
 
 def _controls(study: _Study, judgement: SiteJudgement, kind: str, name: str, column: int) -> dict[str, float]:
@@ -228,26 +222,6 @@ def _words(measure: Measure) -> str:
     return f"{keys['concept']} at {keys['site']} ({keys['probe']}, AUC {measure.value:.3f}{interval})"
 
 
-def _store_table(store: Store) -> Table:
-    plan, manifest = store.plan, store.manifest or {}
-    model = cast(Mapping[str, Plain], plan.identity["model"])
-    rows: list[tuple[Scalar, ...]] = [
-        ("model", str(model["name"])),
-        ("family", str(model["family"])),
-        ("blocks of the model", cast(int, model["layers"])),
-        ("rows (tokens)", plan.num_valid_rows),
-        ("documents", len(set(store.document_ids))),
-        ("sites", len(store.sites)),
-        ("data type", plan.dtype),
-        ("bytes", cast(int, manifest["bytes"])),
-        ("blocks of the store", plan.num_blocks),
-        ("root digest", store.root),
-    ]
-    return Table(
-        name="store", description="The activations that were read.", columns=("fact", "value"), rows=tuple(rows)
-    )
-
-
 def _sites_table(store: Store, fits: Mapping[str, LogisticFit]) -> Table:
     sites = cast(Mapping[str, Mapping[str, Scalar]], (store.manifest or {})["sites"])
     rows = tuple(
@@ -268,17 +242,6 @@ def _sites_table(store: Store, fits: Mapping[str, LogisticFit]) -> Table:
         "largest gradient component left (whitened coordinates), passes over the store.",
         columns=("site", "median norm", "sinks", "largest value", "condition", "gradient left", "passes"),
         rows=rows,
-    )
-
-
-def _parity_table(store: Store) -> Table:
-    parity = cast(Mapping[str, Plain], (store.manifest or {})["parity"])
-    sites = cast(Sequence[Mapping[str, Scalar]], parity.get("sites", ()))
-    return Table(
-        name="parity",
-        description="Relative error of stored rows against a plain float32 forward, per row.",
-        columns=("site", "p50", "p99", "maximum", "rows", "passed"),
-        rows=tuple(tuple(site[name] for name in ("site", "p50", "p99", "maximum", "rows", "passed")) for site in sites),
     )
 
 
@@ -353,24 +316,3 @@ def _arrays(study: _Study, probes: Sequence[SiteProbes]) -> dict[str, np.ndarray
             arrays[f"{judgement.site}/{kind}/intercepts"] = readout.intercepts[chosen]
             arrays[f"{judgement.site}/{kind}/regularisation"] = readout.regularisation[chosen]
     return arrays
-
-
-def _provenance(store: Store, seconds: float) -> dict[str, Plain]:
-    packages = ("lrh-ray", "numpy", "scipy", "ray", "zarr", "torch", "transformers")
-    identity = {key: value for key, value in store.plan.identity.items() if key != "index_convention"}
-    return {
-        "seconds": seconds,
-        "command": "lrh " + " ".join(sys.argv[1:]),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-        "plan": store.plan.digest,
-        "store": identity,
-        "index_convention": store.plan.identity["index_convention"],
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -12,6 +12,7 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Location
+from lrh_ray.studies.pair_config import PairTestConfig
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.twin_config import TwinConfig
 from lrh_ray.text.config import TextConfig
@@ -43,6 +44,9 @@ class RunConfig:
 
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """Probes of all concepts at all sites."""
+
+    pairs: PairTestConfig = field(default_factory=PairTestConfig)
+    """The pair test on counterfactual words."""
 
     twin: TwinConfig = field(default_factory=TwinConfig)
     """The control store."""

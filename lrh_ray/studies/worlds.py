@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
+from lrh_ray.analyses.worlds.concepts import ConceptPrior, chain, random_graph
 from lrh_ray.analyses.worlds.direct import DirectTrial, direct_trial
 from lrh_ray.analyses.worlds.learning import Recipe
+from lrh_ray.analyses.worlds.masked import MaskedRecipe, MaskedTrial, masked_trial
 from lrh_ray.records import Plain
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import sample
@@ -39,6 +41,37 @@ def direct_test(
     places = [(noise, seed) for noise in noises for seed in range(seeds)]
     with connected(address):
         return sample(places, DirectTask(recipe=recipe or Recipe()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedTask:
+    """(number of bits, seed) -> trial in the masked-bit world, on a worker."""
+
+    num_concepts: int
+    edges_per_concept: float | None
+    recipe: MaskedRecipe
+
+    def __call__(self, place: tuple[int, int]) -> MaskedTrial:
+        num_bits, seed = place
+        rng = np.random.default_rng([seed, 0])
+        edges, concepts = self.edges_per_concept, self.num_concepts
+        graph = chain(concepts) if edges is None else random_graph(concepts, edges, rng)
+        return masked_trial(ConceptPrior.random(graph, rng), num_bits=num_bits, seed=seed, recipe=self.recipe)
+
+
+def masked_test(
+    bits: Sequence[int],
+    *,
+    seeds: int,
+    num_concepts: int = 3,
+    edges_per_concept: float | None = None,
+    recipe: MaskedRecipe | None = None,
+    address: str = EMBEDDED,
+) -> list[MaskedTrial]:
+    """A2 (`analyses.worlds.masked`) for every number of bits and seed; None for edges: the concepts are a chain."""
+    task = MaskedTask(num_concepts=num_concepts, edges_per_concept=edges_per_concept, recipe=recipe or MaskedRecipe())
+    with connected(address):
+        return sample([(number, seed) for number in bits for seed in range(seeds)], task)
 
 
 def summarise(trials: Sequence[DirectTrial]) -> list[dict[str, Plain]]:

@@ -142,8 +142,20 @@ class PairsSource:
     )
     """Contrasts to use; each gives a document concept `pair_<group>`."""
 
-    carriers: Literal["one", "all"] = "one"
-    """Sentences per word. `one`: documents held out are words held out; `all`: the same word stands on both sides."""
+    carriers: Literal["one", "all", "none"] = "one"
+    """Sentences per word. `one`: documents held out are words held out; `all`: the same word stands on both sides;
+    `none`: the word alone, as the pair test wants it."""
+
+
+@settings
+class WordPairsSource:
+    """Counterfactual word pairs, each word alone: a file per concept, `word0<TAB>word1` a line."""
+
+    kind: Literal["word-pairs"] = "word-pairs"
+    """What this source is."""
+
+    path: str
+    """A file or a glob pattern (`word_pairs/*.txt`), relative to the folder of the configuration."""
 
 
 @settings
@@ -158,7 +170,14 @@ class CapitalsSource:
 
 
 SourceConfig: TypeAlias = Annotated[
-    JsonlSource | ParquetSource | PlainSource | HubSource | PythonDocsSource | PairsSource | CapitalsSource,
+    JsonlSource
+    | ParquetSource
+    | PlainSource
+    | HubSource
+    | PythonDocsSource
+    | PairsSource
+    | WordPairsSource
+    | CapitalsSource,
     Field(discriminator="kind"),
 ]
 

@@ -20,6 +20,7 @@ from lrh_ray.records import Document, Span
 from lrh_ray.text.carriers import fill, numbered_carriers
 from lrh_ray.text.config import PairsSource
 from lrh_ray.text.reading import Found, Reading
+from lrh_ray.text.word_pairs import pair_documents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,11 +135,16 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 
 def read(source: PairsSource, folder: Path) -> Iterator[Reading]:  # noqa: ARG001 - every source has this signature
-    """Two documents per pair and carrier, first class first."""
+    """Two documents per pair and carrier, first class first; without carriers, the two words."""
     for group in GROUPS:
         if group.name not in source.groups:
             continue
         for index, pair in enumerate(group.pairs):
+            if source.carriers == "none":
+                words = (pair.first, pair.second)
+                place, label = f"built-in pairs, {group.name}", f"pair_{group.name}"
+                yield from pair_documents(place, group.name, str(index), words, label=label, classes=group.classes)
+                continue
             for number, carrier in numbered_carriers(group.carriers, index, source.carriers):
                 for word, value in zip((pair.first, pair.second), group.classes, strict=True):
                     yield _reading(group, word, value, number, carrier)

@@ -6,7 +6,8 @@ from scipy import stats
 
 from lrh_ray.analyses.worlds.direct import direct_trial
 from lrh_ray.analyses.worlds.learning import Recipe
-from lrh_ray.studies.worlds import direct_test, over_seeds, summarise
+from lrh_ray.analyses.worlds.masked import MaskedRecipe
+from lrh_ray.studies.worlds import direct_test, masked_test, over_seeds, summarise
 
 QUICK = Recipe(steps=30, rows=4000, test_rows=2000)
 
@@ -37,3 +38,12 @@ def test_an_interval_over_seeds_is_students():
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
     assert over_seeds([0.5]) == {"mean": 0.5, "low": None, "high": None}
+
+
+def test_masked_trials_cover_bits_and_seeds_on_chains_and_random_graphs(cluster):
+    quick = MaskedRecipe(steps=20, rows=600, hidden=32)
+    trials = masked_test([4, 8], seeds=2, recipe=quick)
+    assert [(trial.num_bits, trial.seed) for trial in trials] == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    assert trials[2].ceiling >= trials[0].ceiling
+    (graph,) = masked_test([12], seeds=1, num_concepts=4, edges_per_concept=2, recipe=quick)
+    assert graph.ceiling >= graph.raw - 0.05

@@ -28,6 +28,11 @@ from lrh_ray.text.carriers import fill
 from lrh_ray.text.pairs import GROUPS
 from lrh_ray.text.passages import passages
 from lrh_ray.text.python_library import MODULES, part_of_library
+from lrh_ray.text.word_pairs import pair_member
+
+
+def batched(items):
+    return zip(items[::2], items[1::2], strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +132,20 @@ def test_nothing_but_the_word_tells_the_classes_of_a_pair_apart(carriers):
         first, second = around.values()
         assert first == second
         assert first.total() == len(group.pairs) * (1 if carriers == "one" else len(group.carriers))
+
+
+def test_without_carriers_a_document_is_a_word_and_its_id_names_its_partner():
+    corpus = read_corpus(TextConfig(sources=(PairsSource(carriers="none"),)), folder=Path())
+    assert len(corpus.documents) == 2 * len(PAIRS)
+    members = [pair_member(document.id) for document in corpus.documents]
+    words = [document.text for document in corpus.documents]
+    assert list(zip(words[::2], words[1::2], strict=True)) == [(pair.first, pair.second) for pair in PAIRS]
+    assert [member.concept for member in members[::2]] == [pair.group for pair in PAIRS]
+    assert {
+        (one.concept == two.concept, one.pair == two.pair, one.side, two.side) for one, two in batched(members)
+    } == {(True, True, "first", "second")}
+    number = next(concept for concept in corpus.concepts if concept.name == "pair_number")
+    assert number.values == ("plural", "singular")
 
 
 def test_pairs_are_many_distinct_and_fit_their_carriers():

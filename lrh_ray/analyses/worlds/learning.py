@@ -12,6 +12,7 @@ What can go wrong: a world harder than the recipe trains for shows the optimiser
 KL from the true p(y|x), says which; report it beside every R^2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -44,18 +45,22 @@ class Recipe:
     test_rows: int = 20_000
 
 
+def perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """A multi-layer perceptron: batch norm and ReLU after every layer but the last."""
+    blocks = [
+        part
+        for before, after in pairwise(widths[:-1])
+        for part in (nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
+    ]
+    return nn.Sequential(*blocks, nn.Linear(widths[-2], widths[-1]))
+
+
 class Network(nn.Module):
     """Bits of the context -> features [N, D] -> logits of the next token [N, Y]."""
 
     def __init__(self, num_bits: int, num_next: int, recipe: Recipe) -> None:
         super().__init__()
-        widths = [num_bits, *[recipe.hidden] * recipe.layers]
-        blocks = [
-            part
-            for before, after in pairwise(widths)
-            for part in (nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
-        ]
-        self.encoder = nn.Sequential(*blocks, nn.Linear(widths[-1], recipe.features))
+        self.encoder = perceptron([num_bits, *[recipe.hidden] * recipe.layers, recipe.features])
         self.unembedding = nn.Linear(recipe.features, num_next, bias=False)
 
     def forward(self, bits: Tensor) -> Tensor:
