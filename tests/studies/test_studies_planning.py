@@ -58,11 +58,14 @@ def test_every_named_checkpoint_is_planned(name, engine):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_is_planned(path, lrh):
-    """From a description where its model has one; the others need a checkpoint, which CI has for SmolLM2 only."""
+    """From a description where its model has one; the others need a checkpoint, which CI has for SmolLM2 only.
+
+    A choice of rows that only the text decides (`last`) is planned as all.
+    """
     config = load_config(path, RunConfig)
     name = {"smollm2": "known:smollm2-135m"}.get(config.model.name, config.model.name)
     arguments = ["plan", str(path), "--tokens", "1e8", "--gpu", "h200", "--gpus", "16"]
-    code, out, err = lrh(*arguments, "--set", f"model.name={name}", "--json")
+    code, out, err = lrh(*arguments, "--set", f"model.name={name}", "--set", "store.rows=all", "--json")
     assert code == 0, err
     facts = json.loads(out)
     assert facts["tokens"] == 10**8
