@@ -1,12 +1,17 @@
 """The README and the documentation say what is true: their code runs, their paths exist."""
 
+import hashlib
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lrh_ray.models.checkpoints import PREPARED, resolve_checkpoint
+from lrh_ray.store.reader import open_store
 from lrh_ray.store.seal import seal
 from lrh_ray.store.views import view_dtype
 from lrh_ray.testing.stores import fill, make_store
@@ -39,6 +44,50 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     (example,) = python_blocks(README)
     exec(compile(example, "README.md", "exec"), {})
     assert (tmp_path / "runs" / "demo-tiny" / "report.html").stat().st_size < 5_000_000
+    read_by_others(tmp_path / "runs" / "demo-tiny" / "store", tmp_path / "facts.json")
+
+
+WITHOUT_US = """
+import hashlib, importlib.metadata as metadata, json, sys
+everything = metadata.entry_points
+def others(**how):
+    found = everything(**how)
+    return metadata.EntryPoints(e for e in found if "lrh_ray" not in e.value) if how else found
+metadata.entry_points = others
+sys.modules["lrh_ray"] = None  # whoever imports it fails
+import numpy as np, tensorstore, zarr
+library, facts = sys.argv[1], json.load(open(sys.argv[2]))
+for site, digest in facts["sites"].items():
+    path = facts["root"] + "/data.zarr/acts/" + site
+    if library == "zarr":
+        rows = zarr.open_array(path, mode="r")[...]
+    else:
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}
+        rows = np.asarray(tensorstore.open(spec).result().read().result())
+    kept = np.concatenate([rows[first:last] for first, last in facts["rows"]])
+    assert hashlib.sha256(kept.tobytes()).hexdigest() == digest, site
+print(library, len(facts["sites"]), "sites,", len(kept), "rows of", rows.dtype)
+"""
+
+
+def read_by_others(root: Path, facts: Path) -> None:
+    """TensorStore and zarr-python, without this package, read the bytes of every row; zarr knows bfloat16 as uint16."""
+    store = open_store(root)
+    blocks = range(store.plan.num_blocks)
+    first = [block * store.plan.rows_per_block for block in blocks]
+    bounds = [(start, start + int(store.plan.valid_rows[block])) for start, block in zip(first, blocks, strict=True)]
+    digests = {
+        site: hashlib.sha256(b"".join(store.block_rows(site, block).tobytes() for block in blocks)).hexdigest()
+        for site in store.sites
+    }
+    facts.write_text(json.dumps({"root": str(root), "rows": bounds, "sites": digests}))
+    for library, dtype in (("tensorstore", "bfloat16"), ("zarr", "uint16")):
+        view_dtype(root, dtype)
+        told = subprocess.run(
+            [sys.executable, "-c", WITHOUT_US, library, str(facts)], capture_output=True, text=True, check=False
+        )
+        assert told.returncode == 0, told.stderr
+        assert f"rows of {dtype}" in told.stdout
 
 
 def test_the_tree_of_the_readme_is_the_tree():
