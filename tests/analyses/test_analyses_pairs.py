@@ -86,6 +86,8 @@ def test_a_planted_concept_is_found_with_its_own_words_only(make):
     honest = split_half_test(make(planted(table, 6.0)), table, inverse_penalty=1e-2, repeats=10, draws=100, seed=0)
     assert honest.p_values.max() <= 0.05
     assert honest.low.min() > 0.2
+    assert (honest.low < honest.diagonal).all()
+    assert (honest.diagonal < honest.high).all()
     off = honest.cosines[~np.eye(2, dtype=bool)]
     assert np.abs(off).max() < 0.15
 
