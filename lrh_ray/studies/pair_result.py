@@ -65,8 +65,10 @@ def make_pair_result(
         _Setting(
             model=answer,
             test=answer.test,
-            noise=_same(answers, answer.setting, "noise") or answer,
-            untrained=_same(answers, answer.setting, "untrained"),
+            noise=next(other for other in answers if (other.source, other.setting) == ("noise", answer.setting)),
+            untrained=next(
+                (other for other in answers if (other.source, other.setting) == ("untrained", answer.setting)), None
+            ),
         )
         for answer in answers
         if answer.test is not None
@@ -86,10 +88,6 @@ def make_pair_result(
         arrays=dict(_arrays(settings)),
         provenance=provenance(store, seconds),
     )
-
-
-def _same(answers: Sequence[PairAnswer], setting: PairSetting, source: str) -> PairAnswer | None:
-    return next((answer for answer in answers if answer.source == source and answer.setting == setting), None)
 
 
 def _shown(settings: Sequence[_Setting]) -> _Setting:

@@ -1,5 +1,7 @@
 """The pair test as a study: from word pairs in a store to a result and its page."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from studies_material import config_of
@@ -110,20 +112,9 @@ def test_the_summary_says_in_words_what_survives(result):
     assert "few" in text
 
 
-def test_the_same_question_is_answered_from_disk_and_another_one_is_another_result(words, result, material):
+def test_the_same_question_is_answered_from_disk_and_another_one_is_another_result(words, result):
     assert pair_test(words) == pair_test(words)
-    other = config_of(
-        material,
-        "name=words",
-        "text.sources=[{kind: word-pairs, path: pairs/*.txt}]",
-        "text.concepts=[]",
-        "store.rows=last",
-        "store.min_blocks=3",
-        "pairs.draws=100",
-        "pairs.repeats=5",
-        "pairs.sites=[resid.0]",
-        "pairs.metrics=[raw]",
-    )
+    other = replace(words, pairs=replace(words.pairs, repeats=5, sites=("resid.0",), metrics=("raw",)))
     assert pair_test(other) != pair_test(words)
 
 
@@ -139,14 +130,4 @@ def test_a_store_without_pairs_and_an_unknown_site_are_refused(words, material, 
     with pytest.raises(NotEnoughData, match="holds no word pairs"):
         pair_test(plain)
     with pytest.raises(SiteError, match=r"resid\.9"):
-        pair_test(
-            config_of(
-                material,
-                "name=words",
-                "text.sources=[{kind: word-pairs, path: pairs/*.txt}]",
-                "text.concepts=[]",
-                "store.rows=last",
-                "store.min_blocks=3",
-                "pairs.sites=[resid.9]",
-            )
-        )
+        pair_test(replace(words, pairs=replace(words.pairs, sites=("resid.9",))))
