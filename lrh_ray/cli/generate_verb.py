@@ -1,20 +1,14 @@
 """The verb `generate`: a model continues prompts."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from lrh_ray.cli.data_verbs import Json
+from lrh_ray.cli.options import Address, ConfigPath, Set
 from lrh_ray.cli.show import show_facts
 
 
 def generate(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file: name, model, prompts, sampling.")],
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")
-    ] = [],  # noqa: B006  # typer reads the default
-    address: Annotated[str, typer.Option(help="Ray cluster; `embedded` starts a local one.")] = "embedded",
+    config: ConfigPath,
+    overrides: Set = [],  # noqa: B006  # typer reads the default
+    address: Address = "embedded",
     as_json: Json = False,
 ) -> None:
     """Let the model continue prompts; write documents that extraction reads. Repeat the command to resume."""

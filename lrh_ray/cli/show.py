@@ -1,7 +1,8 @@
-"""Facts for a program or for a person; loads nothing until there is something to show."""
+"""Facts and answers for a program or for a person; loads nothing until there is something to show."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,3 +16,18 @@ def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     from lrh_ray.cli.facts import print_facts
 
     print_facts(facts)
+
+
+def answer(study: Callable[..., Path], config: object, address: str, *, as_json: bool) -> None:
+    """Run a study of a configuration, and show its result or print where it stands."""
+    from lrh_ray.cli.progress import watch_progress
+
+    with watch_progress() as progress:
+        path = study(config, address=address, progress=progress)
+    if as_json:
+        typer.echo(json.dumps({"result": str(path)}))
+    else:
+        from lrh_ray.cli.facts import print_result_or_store
+
+        print_result_or_store(str(path), as_json=False)
+        typer.echo(f"\n{path}")

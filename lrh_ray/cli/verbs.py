@@ -1,7 +1,6 @@
 """The verbs."""
 
 import json
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +9,10 @@ import typer
 
 from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, push
 from lrh_ray.cli.generate_verb import generate
-from lrh_ray.cli.show import show_facts
+from lrh_ray.cli.options import Address, ConfigPath, Set
+from lrh_ray.cli.show import answer, show_facts
 from lrh_ray.cli.store_verbs import gc, status, verify
+from lrh_ray.cli.world_verb import world
 
 if TYPE_CHECKING:
     from lrh_ray.studies.run import RunConfig
@@ -32,14 +33,11 @@ app.add_typer(store_app, name="store")
 app.add_typer(label_app, name="label")
 app.command("import")(import_store)
 app.command()(generate)
+app.command()(world)
 app.command()(push)
 app.command()(status)
 app.command()(verify)
 app.command()(gc)
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting; repeatable.")]
-Address = Annotated[str, typer.Option(help="Ray cluster to run on; `embedded` starts a local one for this command.")]
 
 
 class Size(StrEnum):
@@ -162,7 +160,7 @@ def fit(config: ConfigPath, overrides: Set = [], address: Address = "embedded", 
     """Probe all concepts at all sites of the run's store."""
     from lrh_ray.studies.probing import probe
 
-    _answer(probe, _config(config, overrides), address, as_json=as_json)
+    answer(probe, _config(config, overrides), address, as_json=as_json)
 
 
 @app.command()
@@ -170,22 +168,7 @@ def pairs(config: ConfigPath, overrides: Set = [], address: Address = "embedded"
     """Test whether probe weights point where word pairs differ: as published, and on words held out."""
     from lrh_ray.studies.pair_study import pair_test
 
-    _answer(pair_test, _config(config, overrides), address, as_json=as_json)
-
-
-def _answer(study: Callable[..., Path], config: "RunConfig", address: str, *, as_json: bool) -> None:
-    """Run a study, and show its result or print where it stands."""
-    from lrh_ray.cli.progress import watch_progress
-
-    with watch_progress() as progress:
-        path = study(config, address=address, progress=progress)
-    if as_json:
-        typer.echo(json.dumps({"result": str(path)}))
-    else:
-        from lrh_ray.cli.facts import print_result_or_store
-
-        print_result_or_store(str(path), as_json=False)
-        typer.echo(f"\n{path}")
+    answer(pair_test, _config(config, overrides), address, as_json=as_json)
 
 
 @app.command()

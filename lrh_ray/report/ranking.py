@@ -17,6 +17,9 @@ from collections.abc import Iterable, Sequence
 from lrh_ray.records import Measure
 
 PREFERRED_METRICS = ("auc", "accuracy")
+SUBJECTS = ("concept", "model")
+"""Keys that say what a measure is about, the first that it has."""
+
 _LOWER_IS_BETTER = ("loss", "error", "perplexity", "residual", "distance")
 
 
@@ -37,8 +40,14 @@ def lower_is_better(metric: str) -> bool:
 
 
 def subject(measure: Measure) -> str:
-    """What the measure is about: its concept, or nothing when the result has no concepts."""
-    return str(measure.keys.get("concept", ""))
+    """What the measure is about: its concept, or its model where it has none, or nothing."""
+    return next((str(measure.keys[key]) for key in SUBJECTS if key in measure.keys), "")
+
+
+def subject_word(measures: Iterable[Measure]) -> str:
+    """What the subjects of a result are: concepts, or models where no measure names a concept."""
+    found = {key for measure in measures for key in measure.keys}
+    return next((key for key in SUBJECTS if key in found), SUBJECTS[0])
 
 
 def rank(measure: Measure) -> tuple[bool, float]:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from lrh_ray.records import Measure
-from lrh_ray.report.ranking import best_per_concept, subject
+from lrh_ray.report.ranking import best_per_concept, subject, subject_word
 
-AXIS_KEYS = ("concept", "site", "layer")
+AXIS_KEYS = ("site", "layer")
 NULL_CONTROLS = ("null_low", "null_high")
 SHUFFLED = "shuffled"
 REFERENCES = ("majority", "chance", "ceiling")
@@ -127,7 +127,8 @@ def _heights(measure: Measure) -> list[float]:
 
 def _line_labels(measures: Sequence[Measure]) -> list[str]:
     """The line of each measure: its other keys where they vary, and the stem of its site where layers are shared."""
-    names = list(dict.fromkeys(key for measure in measures for key in measure.keys if key not in AXIS_KEYS))
+    axes = (*AXIS_KEYS, subject_word(measures))
+    names = list(dict.fromkeys(key for measure in measures for key in measure.keys if key not in axes))
     varying = [name for name in names if len({str(measure.keys.get(name)) for measure in measures}) > 1]
     shown = varying or names[:1]
     stems = {_stem(measure) for measure in measures} - {None}

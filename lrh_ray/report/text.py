@@ -18,7 +18,15 @@ from rich.text import Text
 from lrh_ray.artifacts import result_digest
 from lrh_ray.records import Measure, Result
 from lrh_ray.report.numbers import NO_VALUE, interval, label, number, readable, unit_suffix
-from lrh_ray.report.ranking import best_per_concept, clears_null, metric_names, primary_metric, subject
+from lrh_ray.report.ranking import (
+    SUBJECTS,
+    best_per_concept,
+    clears_null,
+    metric_names,
+    primary_metric,
+    subject,
+    subject_word,
+)
 from lrh_ray.report.series import NULL_CONTROLS
 from lrh_ray.report.tables import STORE_TABLES, TableView, table_view
 
@@ -59,7 +67,7 @@ def _best_table(best: tuple[Measure, ...], *, num_measures: int) -> RichTable:
         caption=Text(caption, style="dim"),
         caption_justify="left",
     )
-    table.add_column("concept", overflow="fold", min_width=14)
+    table.add_column(subject_word(best), overflow="fold", min_width=14)
     for heading in (label(best[0].name) + unit_suffix(best[0].unit), "95 % interval", "null band", *controls):
         table.add_column(Text(readable(heading, 40)), justify="right", no_wrap=True)
     table.add_column("where", overflow="fold", min_width=9)
@@ -69,7 +77,7 @@ def _best_table(best: tuple[Measure, ...], *, num_measures: int) -> RichTable:
 
 
 def _best_row(measure: Measure, controls: Sequence[str]) -> tuple[str, ...]:
-    where = [str(value) for key, value in measure.keys.items() if key not in ("concept", "layer")]
+    where = [str(value) for key, value in measure.keys.items() if key not in (*SUBJECTS, "layer")]
     return (
         readable(subject(measure), 60) or NO_VALUE,
         number(measure.value) + (" ○" if clears_null(measure) is False else "") + (" †" if measure.flags else ""),

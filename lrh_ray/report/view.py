@@ -21,7 +21,14 @@ from lrh_ray.report.heatmap import HeatMap, heat_of
 from lrh_ray.report.numbers import interval, label, number, readable, unit_suffix
 from lrh_ray.report.outline import Fact, facts, outline
 from lrh_ray.report.panels import PALETTE, draw_panel
-from lrh_ray.report.ranking import best_per_concept, lower_is_better, metric_names, primary_metric
+from lrh_ray.report.ranking import (
+    SUBJECTS,
+    best_per_concept,
+    lower_is_better,
+    metric_names,
+    primary_metric,
+    subject_word,
+)
 from lrh_ray.report.series import NULL_CONTROLS, REFERENCES, SHUFFLED, Chart, Panel, chart_of
 from lrh_ray.report.tables import STORE_TABLES, TableView, measure_view, table_view
 
@@ -67,6 +74,8 @@ class ChartView:
     """The figures of the primary metric; `legend` names the marks that occur, `lines` the lines with their colour."""
 
     metric: str
+    subject: str
+    """What stands in a panel or a row: concept or model."""
     unit: str
     lower_is_better: bool
     panels: tuple[PanelView, ...]
@@ -91,6 +100,7 @@ class ResultView:
     store: tuple[TableView, ...]
     chart: ChartView | None
     best: TableView | None
+    subject: str
     strongest: tuple[TableView, ...]
     examples: tuple[ExampleGroup, ...]
     measures: tuple[TableView, ...]
@@ -118,6 +128,7 @@ def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
         store=_tables(result.tables, STORE_TABLES, budget),
         chart=_chart_view(primary, anchor, budget),
         best=measure_view(best_per_concept(primary), rows=budget.table_rows) if primary else None,
+        subject=subject_word(primary),
         strongest=_tables(result.tables, (STRONGEST_TABLE,), budget),
         examples=tuple(group for table in told for group in example_groups(table, limit=budget.table_rows)),
         measures=tuple(measure_view(found, rows=budget.measure_rows // share) for found in by_metric.values()),
@@ -146,6 +157,7 @@ def _chart_view(measures: Sequence[Measure], anchor: str, budget: Budget) -> Cha
     heat = heat_of(measures, low=chart.ticks[0], high=chart.ticks[-1], limit=budget.table_rows)
     return ChartView(
         metric=label(chart.metric),
+        subject=subject_word(measures),
         unit=unit_suffix(chart.unit),
         lower_is_better=lower_is_better(chart.metric),
         panels=tuple(_panel_view(panel, chart, f"{anchor}-p{index}") for index, panel in enumerate(shown, start=1)),
@@ -165,7 +177,7 @@ def _panel_view(panel: Panel, chart: Chart, anchor: str) -> PanelView:
     controls += [
         f"{name}\u00a0{number(best.controls[name])}" for name in (SHUFFLED, *REFERENCES) if name in best.controls
     ]
-    where = ", ".join(str(value) for key, value in best.keys.items() if key not in ("concept", "layer"))
+    where = ", ".join(str(value) for key, value in best.keys.items() if key not in (*SUBJECTS, "layer"))
     return PanelView(
         subject=readable(panel.subject, 80) or label(chart.metric),
         value=number(best.value),

@@ -1,4 +1,4 @@
-"""Settings of the pool of model replicas."""
+"""Settings of the pool of model replicas, and of training workers."""
 
 from dataclasses import field, fields
 from typing import Literal
@@ -66,3 +66,24 @@ class PoolConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive")
+
+
+@settings
+class TrainConfig:
+    """How many workers train together, and what each takes."""
+
+    workers: int = 2
+    """Workers that share every batch."""
+
+    cpus: float = 1.0
+    """CPUs of one worker."""
+
+    gpus: float = 0.0
+    """GPUs of one worker; 0 trains on CPUs."""
+
+    retries: int = 3
+    """Times that all workers are started anew from the last checkpoint after one of them died."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.cpus <= 0 or self.gpus < 0 or self.retries < 0:
+            raise ValueError("workers must be 1 or more, cpus positive, gpus and retries 0 or more")

@@ -55,13 +55,20 @@ def provenance(store: Store, seconds: float) -> dict[str, Plain]:
     """Command, versions and identity of the store: enough to make the result again."""
     identity = {key: value for key, value in store.plan.identity.items() if key != "index_convention"}
     return {
+        **software(seconds),
+        "plan": store.plan.digest,
+        "store": identity,
+        "index_convention": store.plan.identity["index_convention"],
+    }
+
+
+def software(seconds: float) -> dict[str, Plain]:
+    """Command and versions."""
+    return {
         "seconds": seconds,
         "command": "lrh " + " ".join(sys.argv[1:]),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "plan": store.plan.digest,
-        "store": identity,
-        "index_convention": store.plan.identity["index_convention"],
     }
 
 

@@ -159,6 +159,24 @@ class WordPairsSource:
 
 
 @settings
+class PairedContextsSource:
+    """Texts that go on with the first or the second word of a pair: JSON Lines, a file per set."""
+
+    kind: Literal["paired-contexts"] = "paired-contexts"
+    """What this source is."""
+
+    path: str
+    """A file or a glob pattern (`paired_contexts/*.jsonl`), relative to the folder of the configuration."""
+
+    limit: int | None = None
+    """Lines to read of each file; None reads all."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit!r}; it is at least 1, or null for all.")
+
+
+@settings
 class CapitalsSource:
     """Built-in country-capital statements, each true once and false once per carrier sentence."""
 
@@ -177,6 +195,7 @@ SourceConfig: TypeAlias = Annotated[
     | PythonDocsSource
     | PairsSource
     | WordPairsSource
+    | PairedContextsSource
     | CapitalsSource,
     Field(discriminator="kind"),
 ]
