@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from store_machine import machine_facts
+from threadpoolctl import threadpool_limits
 
 from lrh_ray.analyses.logistic import LogisticProblem, run_in_memory
 from lrh_ray.analyses.moments import LabelledMoments
@@ -73,8 +74,13 @@ def probes(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     }
 
 
-def gram(rows: int, features: int, concepts: int, pairs: int) -> dict[str, Any]:
+def gram(rows: int, features: int, concepts: int, pairs: int, threads: int) -> dict[str, Any]:
     """The fast Gram pass of one block of float32 rows, with labels and counts, over the product of the same tiles."""
+    with threadpool_limits(threads):
+        return {"threads": threads, **_gram(rows, features, concepts, pairs)}
+
+
+def _gram(rows: int, features: int, concepts: int, pairs: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, features)).astype(np.float32)
     y = (rng.random((rows, concepts)) < 0.3).astype(np.float64)
@@ -117,13 +123,20 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     options = parser.parse_args()
     fitted = probes(*synthetic(options.rows, options.features, options.concepts))
-    products = [gram(65_536, features, options.concepts, options.pairs) for features in (576, 2048)]
+    # a task of `reduce` has one CPU; two threads are shown beside it
+    products = [
+        gram(65_536, features, options.concepts, options.pairs, threads)
+        for threads in (1, 2)
+        for features in (576, 2048)
+    ]
     shown = {
         f"at most {PASSES} passes and one for the Gram": fitted["passes"] <= PASSES,
         f"every gradient component at most {GRADIENT}": fitted["largest_gradient"] <= GRADIENT,
         f"coefficients within {COEFFICIENTS} of newton-cholesky": fitted["largest_difference"] <= COEFFICIENTS,
         f"at least {FASTER:.0f} times as fast": fitted["faster"] >= FASTER,
-        f"Gram, labels and counts at most {GRAM} times the product": all(one["ratio"] <= GRAM for one in products),
+        f"Gram, labels and counts at most {GRAM} times the product": all(
+            one["ratio"] <= GRAM for one in products if one["threads"] == 1
+        ),
     }
     facts = {"machine": machine_facts(), "shown": shown, "probes": fitted, "gram": products}
     options.json.parent.mkdir(parents=True, exist_ok=True)

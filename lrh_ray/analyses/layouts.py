@@ -98,3 +98,41 @@ ConceptMatrix = Float64[np.ndarray, "concept concept"]
 NullDraws = Float64[np.ndarray, "draw test"]
 TestMask = Bool[np.ndarray, "test"]
 Bits = Int64[np.ndarray, "configuration bit"]
+
+Centres = Float64[np.ndarray, "class dimension"]
+"""One point of the unit sphere for every class."""
+
+ClassInts = Int64[np.ndarray, "class"]
+ClassFloats = Float64[np.ndarray, "class"]
+ClassDirections = Float64[np.ndarray, "class direction"]
+PenaltyInts = Int64[np.ndarray, "penalty"]
+PenaltyFloats = Float64[np.ndarray, "penalty"]
+PenaltyMask = Bool[np.ndarray, "penalty"]
+PenaltyColumns = Float64[np.ndarray, "component penalty"]
+"""All coefficients of one penalty laid end to end, one column per penalty."""
+
+ClassCoefficients = Float64[np.ndarray, "feature_plus_1 penalty class"]
+ClassSquares = Float64[np.ndarray, "penalty class class"]
+
+DocumentInts = Int64[np.ndarray, "document"]
+PortionProbes = Float64[np.ndarray, "portion probe"]
+RowPortions = Int64[np.ndarray, "rows"]
+"""Portion of the documents that each row belongs to, 0 <= index < number of portions."""
+
+GroupScores = Float64[np.ndarray, "group feature_plus_1 target"]
+GroupTargets = Float64[np.ndarray, "group target"]
+
+ConceptRows = Float64[np.ndarray, "concept feature"]
+"""A direction of each concept, in the coordinates of rows."""
+
+TokenRows = Shaped[np.ndarray, "token feature"]
+"""The unembedding of a vocabulary, of any float type."""
+
+OtherRows = Float64[np.ndarray, "other_rows feature"]
+TokenScores = Float64[np.ndarray, "token concept"]
+PairFloats = Float64[np.ndarray, "pair"]
+PairRows = Float64[np.ndarray, "pair feature"]
+PairGram = Float64[np.ndarray, "pair pair"]
+"""Inner products of the differences of word pairs."""
+
+DoseChanges = Float64[np.ndarray, "dose pair"]

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lrh_ray.analyses.moments import Moments, require_two_classes
+from lrh_ray.analyses.moments import Moments, require_two_classes, shared_population
 from lrh_ray.analyses.readout import LinearReadout, MulticlassReadout
 from lrh_ray.errors import ConfigError, NotEnoughData
 
@@ -66,7 +66,7 @@ def fit_multiclass_lda(moments: Moments, columns: Sequence[int], shrinkage: floa
     """
     _require_fraction(shrinkage)
     group = np.asarray(columns, dtype=np.int64)
-    p = _shared_population(moments, group)
+    p = shared_population(moments, group)
     rate, D = moments.rate[group], len(moments.shift)
     centred_DM = moments.positive_offset[:, group] - moments.offset[p][:, None]
     spread_DM = np.sqrt(rate) * centred_DM
@@ -78,18 +78,6 @@ def fit_multiclass_lda(moments: Moments, columns: Sequence[int], shrinkage: floa
     weights = np.linalg.solve(remaining_MM.T, solved_DM.T).T / np.sqrt(rate)
     reference = moments.mean[p] @ weights + (centred_DM * weights).sum(axis=0) / 2
     return MulticlassReadout(weights=weights, intercepts=np.log(rate) - reference, columns=group)
-
-
-def _shared_population(moments: Moments, group: np.ndarray) -> int:
-    populations = np.unique(moments.populations[group])
-    if len(populations) != 1 or moments.positives[group].sum() != moments.count[populations].sum():
-        raise ValueError(
-            f"Columns {group.tolist()!r} are not the classes of one population: each row needs exactly one."
-        )
-    if not moments.positives[group].all():
-        empty = group[moments.positives[group] == 0].tolist()
-        raise NotEnoughData(f"Label columns {empty!r} have no rows in their population; leave these classes out.")
-    return int(populations[0])
 
 
 def _require_fraction(shrinkage: float) -> None:

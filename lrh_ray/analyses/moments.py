@@ -33,7 +33,16 @@ from lrh_ray.analyses.layouts import (
     PopulationMeans,
 )
 from lrh_ray.analyses.spectrum import Spectrum
-from lrh_ray.analyses.tiles import Precision, augment, rounded_shift, select, tile_buffer, tile_slices
+from lrh_ray.analyses.tiles import (
+    TILE_DTYPES,
+    TILE_ROWS,
+    Precision,
+    centre,
+    rounded_shift,
+    select,
+    tile_buffer,
+    tile_slices,
+)
 from lrh_ray.errors import ConfigError, NotEnoughData
 from lrh_ray.layouts import Columns64, Feature64, Labels64, Rows
 
@@ -67,18 +76,25 @@ class LabelledMoments:
         Labels of rows outside a column's population are ignored. C may be 0. Costs one triangular product of the rows
         with themselves, N D^2 FLOP, however many populations share a row; `precision` says in which type (`tiles`).
         """
-        D, P = rows.shape[1], members.shape[1]
+        D, P, C = rows.shape[1], members.shape[1], len(populations)
         grams = np.zeros((P, D + 1, D + 1))
-        positives = np.zeros((D + 1, len(populations)))
-        buffer = tile_buffer(len(rows), D, precision)
+        positives = np.zeros((D + 1, C))
+        buffer = np.empty((min(len(rows), TILE_ROWS), D), TILE_DTYPES[precision])
+        beside = tile_buffer(len(rows), C, precision)
         for tile in tile_slices(len(rows)):
             for inside, keep in _patterns(members[tile]):
-                x = augment(select(rows[tile], keep), shift, buffer)
+                x = centre(select(rows[tile], keep), shift, buffer)
+                y = beside[: len(x)]  # labels and, in the last column, the one that counts and sums
+                np.multiply(select(labels[tile], keep), inside[populations], out=y[:, :-1], casting="same_kind")
                 gram = x.T @ x  # one buffer on both sides: NumPy computes one triangle (syrk)
+                sums = x.T @ y
                 for p in np.flatnonzero(inside):
-                    grams[p] += gram
-                counted = select(labels[tile], keep).astype(x.dtype, copy=False) * inside[populations]
-                positives += x.T @ counted
+                    grams[p, :-1, :-1] += gram
+                    grams[p, :-1, -1] += sums[:, -1]
+                    grams[p, -1, -1] += len(x)
+                positives[:-1] += sums[:, :-1]
+                positives[-1] += y[:, :-1].sum(axis=0)
+        grams[:, -1, :-1] = grams[:, :-1, -1]
         used = rounded_shift(shift, precision)
         return cls(shift=used, populations=populations, grams=grams, positives=positives)
 
@@ -90,19 +106,20 @@ class LabelledMoments:
             positives=self.positives + other.positives,
         )
 
-    def finalize(self) -> "Moments":
-        """Means and covariances.
+    def finalize(self, names: Sequence[str] = ()) -> "Moments":
+        """Means and covariances; `names` of the populations are for messages.
 
         Raises:
             NotEnoughData: a population has fewer than 2 rows, or rows that are not finite.
         """
         count = self.grams[:, -1, -1]
         for p in range(len(count)):
+            name = repr(names[p]) if names else str(p)
             if count[p] < 2:
-                raise NotEnoughData(f"Population {p} has {count[p]:.0f} rows; a covariance needs at least 2.")
+                raise NotEnoughData(f"Population {name} has {count[p]:.0f} rows; a covariance needs at least 2.")
             if not np.isfinite(self.grams[p]).all():
                 raise NotEnoughData(
-                    f"Population {p} holds rows that are not finite, so it has no mean; leave such rows out of it."
+                    f"Population {name} holds rows that are not finite, so it has no mean; leave such rows out of it."
                 )
         offset = self.grams[:, -1, :-1] / count[:, None]
         second = self.grams[:, :-1, :-1] / count[:, None, None]
@@ -194,3 +211,21 @@ def require_two_classes(moments: Moments, names: Sequence[str] = ()) -> None:
                 f"Label column {name} has {moments.positives[c]} positive rows among {count[c]}; a probe needs rows "
                 "of both classes. Leave the column out, or add documents that have the other class."
             )
+
+
+def shared_population(moments: Moments, columns: np.ndarray) -> int:
+    """The population whose rows the label columns divide into classes: exactly one of them is 1 in every row.
+
+    Raises:
+        NotEnoughData: a class has no rows.
+        ValueError: the columns do not partition one population.
+    """
+    populations = np.unique(moments.populations[columns])
+    if len(populations) != 1 or moments.positives[columns].sum() != moments.count[populations].sum():
+        raise ValueError(
+            f"Columns {columns.tolist()!r} are not the classes of one population: each row needs exactly one."
+        )
+    if not moments.positives[columns].all():
+        empty = columns[moments.positives[columns] == 0].tolist()
+        raise NotEnoughData(f"Label columns {empty!r} have no rows in their population; leave these classes out.")
+    return int(populations[0])

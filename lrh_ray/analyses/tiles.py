@@ -41,13 +41,19 @@ def rounded_shift(shift: Feature64, precision: Precision) -> Feature64:
 
 def augment(rows: Rows, shift: Feature64, buffer: np.ndarray) -> Augmented:
     """[rows - shift, 1] in the buffer's type, written into the head of `buffer` and returned as a view of it."""
+    centre(rows, shift, buffer[:, :-1])
+    return buffer[: len(rows)]
+
+
+def centre(rows: Rows, shift: Feature64, buffer: np.ndarray) -> KeptRows:
+    """Rows - shift in the buffer's type, written into the head of `buffer` and returned as a view of it."""
     x = buffer[: len(rows)]
     own = shift.astype(x.dtype, copy=False)
     if rows.dtype == x.dtype:
-        np.subtract(rows, own, out=x[:, :-1])
+        np.subtract(rows, own, out=x)
         return x
-    x[:, :-1] = rows  # converts first: bfloat16 and float64 have no common subtraction
-    x[:, :-1] -= own
+    x[:] = rows  # converts first: bfloat16 and float64 have no common subtraction
+    x -= own
     return x
 
 

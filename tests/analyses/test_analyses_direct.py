@@ -7,6 +7,7 @@ import torch
 from lrh_ray.analyses.worlds.direct import direct_trial, direct_world
 from lrh_ray.analyses.worlds.learning import Recipe, bits_of, held_out, train
 from lrh_ray.analyses.worlds.theorem import regime
+from lrh_ray.errors import ConfigError
 
 SHORT = Recipe(steps=600, rows=60_000, test_rows=8_000)
 
@@ -49,3 +50,19 @@ def test_bits_are_binary_digits():
 def test_the_score_is_that_of_unseen_rows():
     rng = np.random.default_rng(0)
     assert held_out(rng.normal(size=(60, 25)), rng.normal(size=(60, 3))) < 0  # fitted on 30 rows of 25 features
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps is 0; a recipe needs at least 1"),
+        ({"batch": 1}, "batch is 1; a recipe needs at least 2"),
+        ({"test_rows": 3}, "test_rows is 3; a recipe needs at least 4"),
+        ({"features": -2}, "features is -2"),
+        ({"rate": 0.0}, "rate is 0.0; a learning rate is a positive finite number"),
+        ({"rate": float("nan")}, "rate is nan"),
+    ],
+)
+def test_recipes_that_train_nothing_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe(**settings)

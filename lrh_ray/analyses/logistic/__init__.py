@@ -15,7 +15,8 @@ Four ideas, one per file:
 - `loss`: labels enter F only through sum_i y_i x_i, which the moments already hold; a pass needs rows, no labels.
 - `whitening`: coordinates in which the Hessian at w = 0 is the identity, for every probe, from one eigendecomposition.
 - `descent`, `objective`: L-BFGS and the step control of many columns, each at its own pace.
-- `solver`: a generator that proposes coefficients and is sent sums, so whoever owns the rows runs the passes.
+- `solver`, `iteration`: a generator that proposes coefficients and is sent sums, so whoever owns the rows runs the
+  passes.
 """
 
 from lrh_ray.analyses.logistic.drive import in_lockstep, run_in_memory

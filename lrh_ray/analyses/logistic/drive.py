@@ -1,4 +1,4 @@
-"""Drivers of the solver: for blocks in memory, and for several sites that share one reading of the corpus.
+"""Drivers of the solvers: for blocks in memory, and for several sites that share one reading of the corpus.
 
 fits = in_lockstep({"resid.3": solve(problem_3), "resid.7": solve(problem_7)})
 proposals = next(fits)                       # site -> Proposal, only for sites that have not finished
@@ -7,8 +7,8 @@ while True:
     proposals = fits.send(sums)              # ends with StopIteration whose value is site -> LogisticFit
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,21 +17,22 @@ from lrh_ray.analyses.logistic.problem import LogisticProblem
 from lrh_ray.analyses.logistic.solver import LogisticFit, solve
 from lrh_ray.analyses.state import merge_tree
 
-Solver: TypeAlias = Generator[Proposal, LossState, LogisticFit]
-Proposals: TypeAlias = Mapping[str, Proposal]
+P = TypeVar("P")
+S = TypeVar("S")
+F = TypeVar("F")
+
 Block: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Rows [N, D] and members [N, P]; N differs from block to block, so no named shape holds for all."""
 
 
 def in_lockstep(
-    solvers: Mapping[str, Solver],
-) -> Generator[Proposals, Mapping[str, LossState], Mapping[str, LogisticFit]]:
+    solvers: Mapping[str, Generator[P, S, F]],
+) -> Generator[Mapping[str, P], Mapping[str, S], Mapping[str, F]]:
     """Advance the solvers of several sites together: each turn yields the proposals of those still at work."""
-    fits: dict[str, LogisticFit] = {}
-    proposals: dict[str, Proposal] = {}
-    sums: Mapping[str, LossState | None] = dict.fromkeys(solvers)
+    fits: dict[str, F] = {}
+    sums: Mapping[str, S | None] = dict.fromkeys(solvers)
     while True:
-        proposals = {}
+        proposals: dict[str, P] = {}
         for site, state in sums.items():
             try:
                 proposals[site] = next(solvers[site]) if state is None else solvers[site].send(state)
@@ -42,6 +43,17 @@ def in_lockstep(
         sums = yield proposals
 
 
+def run_solver(solver: Generator[P, S, F], evaluate: Callable[[P], S]) -> F:
+    """Run one solver to its end; `evaluate` makes a pass, proposal -> merged sums."""
+    try:
+        proposal = next(solver)
+        while True:
+            proposal = solver.send(evaluate(proposal))
+    except StopIteration as finished:
+        fit: F = finished.value
+        return fit
+
+
 def run_in_memory(
     problem: LogisticProblem,
     blocks: Sequence[Block],
@@ -49,13 +61,9 @@ def run_in_memory(
     max_passes: int = 200,
 ) -> LogisticFit:
     """Fit from blocks of (rows [N, D], members [N, P]) in memory, the same blocks the moments were made of."""
-    solver = solve(problem, tolerance, max_passes)
     shift = problem.moments.shift
-    try:
-        proposal = next(solver)
-        while True:
-            states = (LossState.of(rows, shift, members, proposal) for rows, members in blocks)
-            proposal = solver.send(merge_tree(states))
-    except StopIteration as finished:
-        fit: LogisticFit = finished.value
-        return fit
+
+    def one_pass(proposal: Proposal) -> LossState:
+        return merge_tree(LossState.of(rows, shift, members, proposal) for rows, members in blocks)
+
+    return run_solver(solve(problem, tolerance, max_passes), one_pass)

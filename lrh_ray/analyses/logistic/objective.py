@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import entr
 
 from lrh_ray.analyses.layouts import AugmentedProbes, ProbeFloats, ProbeInts, ProbeMask
-from lrh_ray.analyses.logistic.descent import Evaluation
+from lrh_ray.analyses.logistic.descent import Descent, Evaluation
 from lrh_ray.analyses.logistic.loss import LossState, Proposal
 from lrh_ray.analyses.logistic.problem import LogisticProblem
 from lrh_ray.analyses.logistic.whitening import Whitening
@@ -60,6 +60,9 @@ class Objective:
         gradient = self.whitening.gradient((self.rate - 0.5) * mean) - self.linear
         loss = np.asarray(entr(self.rate) + entr(1 - self.rate))
         return point, Evaluation(loss=loss, gradient=gradient, diagonal=np.ones_like(point))
+
+    def start(self) -> Descent:
+        return Descent.start(*self.at_base_rate(), self.majoriser)
 
     def proposal(self, turn: int, probes: ProbeInts, point: AugmentedProbes) -> Proposal:
         coefficients = self.whitening.coefficients(point, self.whitening.moments.offset)

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrh_ray.analyses.layouts import ProbeFloats, ProbeInts, ProbeMask
-from lrh_ray.analyses.logistic.descent import Descent
+from lrh_ray.analyses.logistic.iteration import iterate, require_settings
 from lrh_ray.analyses.logistic.loss import LossState, Proposal
 from lrh_ray.analyses.logistic.objective import Objective
 from lrh_ray.analyses.logistic.problem import LogisticProblem
 from lrh_ray.analyses.readout import LinearReadout
-from lrh_ray.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,62 +57,29 @@ def solve(
     Raises:
         ConfigError: tolerance not above 0, or fewer than 1 pass or pair.
     """
-    if not (tolerance > 0 and max_passes >= 1 and memory >= 1):
-        raise ConfigError(
-            f"The logistic solver was given tolerance={tolerance!r}, max_passes={max_passes!r}, memory={memory!r}; "
-            "the tolerance must be above 0, the others at least 1."
-        )
-    return _iterate(problem, tolerance, max_passes, memory)
+    require_settings(tolerance, max_passes, memory)
+    return _solve(problem, tolerance, max_passes, memory)
 
 
-def _iterate(
+def _solve(
     problem: LogisticProblem, tolerance: float, max_passes: int, memory: int
 ) -> Generator[Proposal, LossState, LogisticFit]:
-    objective, active = Objective.of(problem), np.arange(len(problem.columns))
-    outcome = _Outcome(objective)
-    descent = Descent.start(*objective.at_base_rate(), objective.majoriser)
-    while len(active) and outcome.passes < max_passes:
-        trial = descent.trial
-        state = yield objective.proposal(outcome.passes + 1, active, trial)
-        descent = descent.after(objective.evaluate(trial, state), memory)
-        outcome.record(active, descent)
-        keep = descent.here.certificate > tolerance
-        if not keep.all():
-            objective, descent, active = objective.of_probes(keep), descent.of_probes(keep), active[keep]
-    return outcome.fit(problem, tolerance)
-
-
-class _Outcome:
-    """Where every probe was last seen; the one mutable thing of the solver, so that converged probes can leave it."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.whitening = objective.whitening
-        self.point, self.gradient = np.zeros_like(objective.linear), np.zeros_like(objective.linear)
-        self.loss, self.certificate = np.zeros_like(objective.rate), np.full_like(objective.rate, np.inf)
-        self.evaluations = np.zeros(len(objective.rate), dtype=np.int64)
-        self.passes = 0
-
-    def record(self, active: ProbeInts, descent: Descent) -> None:
-        self.passes += 1
-        self.evaluations[active] += 1
-        self.point[:, active], self.gradient[:, active] = descent.point, descent.here.gradient
-        self.loss[active], self.certificate[active] = descent.here.loss, descent.here.certificate
-
-    def fit(self, problem: LogisticProblem, tolerance: float) -> LogisticFit:
-        coefficients = self.whitening.coefficients(self.point, problem.moments.mean)
-        return LogisticFit(
-            readout=LinearReadout(
-                weights=coefficients[:-1],
-                intercepts=coefficients[-1],
-                columns=problem.columns,
-                regularisation=problem.probe_penalties,
-                threshold=0.0,
-            ),
-            loss=self.loss,
-            certificate=self.certificate,
-            raw_gradient=np.abs(self.whitening.raw_gradient(self.gradient)).max(axis=0),
-            condition=self.whitening.condition,
-            evaluations=self.evaluations,
-            passes=self.passes,
-            converged=self.certificate <= tolerance,
-        )
+    objective = Objective.of(problem)
+    outcome = yield from iterate(objective, tolerance, max_passes, memory)
+    coefficients = objective.whitening.coefficients(outcome.point, problem.moments.mean)
+    return LogisticFit(
+        readout=LinearReadout(
+            weights=coefficients[:-1],
+            intercepts=coefficients[-1],
+            columns=problem.columns,
+            regularisation=problem.probe_penalties,
+            threshold=0.0,
+        ),
+        loss=outcome.loss,
+        certificate=outcome.certificate,
+        raw_gradient=np.abs(objective.whitening.raw_gradient(outcome.gradient)).max(axis=0),
+        condition=objective.whitening.condition,
+        evaluations=outcome.evaluations,
+        passes=outcome.passes,
+        converged=outcome.certificate <= tolerance,
+    )
