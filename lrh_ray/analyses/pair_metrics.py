@@ -15,8 +15,10 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from lrh_ray.analyses.layouts import RowGram, Square
+from lrh_ray.analyses.moments import LabelledMoments
+from lrh_ray.analyses.tiles import TILE_ROWS, tile_slices
 from lrh_ray.errors import NotEnoughData
-from lrh_ray.layouts import Rows64
+from lrh_ray.layouts import Rows, Rows64
 
 
 def gram_of(rows: Rows64, metric: Square | None = None) -> RowGram:
@@ -35,10 +37,19 @@ def whitened_gram(rows: Rows64) -> RowGram:
     return np.asarray(centred @ np.linalg.solve(covariance, centred.T))
 
 
-def covariance_of(rows: Rows64) -> Square:
-    """Covariance over rows, uniform: of the unembedding, over the vocabulary."""
-    centred = centre(rows)
-    return np.asarray(centred.T @ centred / len(rows))
+def covariance_of(rows: Rows) -> Square:
+    """Covariance over rows, uniform: of the unembedding, over the vocabulary. Rows of any float type.
+
+    Summed in float64, in tiles: a vocabulary of 128 thousand tokens is never in float64 as a whole.
+
+    Raises:
+        NotEnoughData: Fewer than 2 rows, or rows that are not finite.
+    """
+    _require_finite(rows)
+    everyone, nothing = np.ones((len(rows), 1), dtype=bool), np.zeros((len(rows), 0))
+    shift = rows[:TILE_ROWS].astype(np.float64).mean(axis=0)
+    moments = LabelledMoments.of(rows, shift, nothing, everyone, np.zeros(0, np.int64)).finalize()
+    return np.asarray(moments.covariance[0])
 
 
 def matched_noise(rows: Rows64, rng: np.random.Generator) -> Rows64:
@@ -54,7 +65,15 @@ def centre(rows: Rows64) -> Rows64:
     Raises:
         NotEnoughData: A row is not finite.
     """
-    if not np.isfinite(rows).all():
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        raise NotEnoughData(f"{len(bad)} rows are not finite, the first is number {bad[0]}; leave these words out.")
+    _require_finite(rows)
     return np.asarray(rows - rows.mean(axis=0))
+
+
+def _require_finite(rows: Rows) -> None:
+    bad = [
+        tile.start + row
+        for tile in tile_slices(len(rows))
+        for row in np.flatnonzero(~np.isfinite(rows[tile]).all(axis=1)).tolist()
+    ]
+    if bad:
+        raise NotEnoughData(f"{len(bad)} rows are not finite, the first is number {bad[0]}; leave these words out.")

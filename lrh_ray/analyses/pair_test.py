@@ -150,19 +150,19 @@ def split_half_test(
     num, judged = len(table.concepts), np.flatnonzero(table.judged)
     rng = np.random.default_rng([seed, 1])
     null, resampled = np.full((draws, num), np.nan), np.full((draws, num), np.nan)
-    splits_FG = _halves(table, judged, draws * SPLITS_PER_DRAW, rng)
+    splits_FG = halves(table, judged, draws * SPLITS_PER_DRAW, rng)
     swaps_BG = rng.integers(0, 2, (draws, table.num_pairs)) * 2.0 - 1.0
     for concept, pairs, rows in _concepts(table, judged):
         own, groups = gram[np.ix_(rows, rows)], table.group[pairs]
         halves_FP = splits_FG[:, groups]
         signs_FP = np.repeat(swaps_BG[:, pairs], SPLITS_PER_DRAW, axis=0)
-        null[:, concept] = _per_draw(_diagonal(own, halves_FP, ~halves_FP, signs_FP, inverse_penalty))
-        counts_FP, halves_FP = _resampled(groups, draws, rng)
+        null[:, concept] = per_draw(_diagonal(own, halves_FP, ~halves_FP, signs_FP, inverse_penalty))
+        counts_FP, halves_FP = resampled_halves(groups, draws, rng)
         ones = np.ones_like(counts_FP)
         a_FP, w_FP = counts_FP * halves_FP, counts_FP * ~halves_FP
-        resampled[:, concept] = _per_draw(_diagonal(own, a_FP, w_FP, ones, inverse_penalty))
+        resampled[:, concept] = per_draw(_diagonal(own, a_FP, w_FP, ones, inverse_penalty))
     low, high, p_values = (np.full(num, np.nan) for _ in range(3))
-    low[judged], high[judged] = _interval(np.diagonal(cosines)[judged], resampled[:, judged])
+    low[judged], high[judged] = interval_around(np.diagonal(cosines)[judged], resampled[:, judged])
     p_values[judged] = max_t_p_values(np.diagonal(cosines)[judged], null[:, judged])
     return SplitHalfTest(cosines=cosines, low=low, high=high, null=null, p_values=p_values)
 
@@ -185,7 +185,7 @@ def _mean_cosines(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """[judged, judged] cosines, meaned over splits that all concepts share."""
-    splits_RG = _halves(table, judged, repeats, rng)
+    splits_RG = halves(table, judged, repeats, rng)
     a_RKN, w_RKN = (np.zeros((repeats, len(judged), len(gram))) for _ in range(2))
     for place, (_, pairs, rows) in enumerate(_concepts(table, judged)):
         halves_RP = splits_RG[:, table.group[pairs]]
@@ -195,7 +195,7 @@ def _mean_cosines(
     return np.asarray(_cosines(a_RKN, w_RKN, gram).mean(axis=0))
 
 
-def _halves(table: PairTable, judged: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+def halves(table: PairTable, judged: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """[number, G] random halves of the groups such that every judged concept has pairs in both."""
     num_groups = int(table.group.max()) + 1
     member_KG = np.array(
@@ -216,7 +216,7 @@ def _halves(table: PairTable, judged: np.ndarray, number: int, rng: np.random.Ge
     )
 
 
-def _resampled(groups: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def resampled_halves(groups: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Counts [F, P] of each pair when groups are drawn with replacement, and halves of the groups drawn."""
     names, member_P = np.unique(groups, return_inverse=True)
     counts_FG, halves_FG = np.zeros((0, len(names))), np.zeros((0, len(names)), dtype=bool)
@@ -230,7 +230,7 @@ def _resampled(groups: np.ndarray, draws: int, rng: np.random.Generator) -> tupl
     return counts_FG[:wanted, member_P], halves_FG[:wanted, member_P]
 
 
-def _interval(estimates: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def interval_around(estimates: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Ends [2, K] of 95 % intervals: the spread of the draws around the estimate, on the scale of arctanh.
 
     Words drawn with replacement are fewer words, and agree less; plain percentiles would lie below the estimate.
@@ -240,7 +240,7 @@ def _interval(estimates: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return np.asarray(np.tanh(np.quantile(z_BK - np.median(z_BK, axis=0) + z_K, [0.025, 0.975], axis=0)))
 
 
-def _per_draw(cosines_F: np.ndarray) -> np.ndarray:
+def per_draw(cosines_F: np.ndarray) -> np.ndarray:
     return np.asarray(cosines_F.reshape(-1, SPLITS_PER_DRAW).mean(axis=1))
 
 

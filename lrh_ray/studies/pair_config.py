@@ -26,8 +26,11 @@ class PairTestConfig:
     draws: int = 200
     """Draws of the null of swapped pairs, and of the bootstrap over groups of words."""
 
+    random_pairs: int = 100_000
+    """Pairs of random tokens, the yardstick of directions in the unembedding; 0 leaves all tests of directions out."""
+
     seed: int = 0
-    """Seed of halves, swaps, bootstrap and noise."""
+    """Seed of halves, swaps, bootstrap, noise and random pairs."""
 
     def __post_init__(self) -> None:
         if not self.inverse_penalties or min(self.inverse_penalties) <= 0:
@@ -36,5 +39,7 @@ class PairTestConfig:
             raise ValueError("metrics must name at least one, each once, for example [raw, whitened]")
         if self.repeats < 1 or self.seed < 0:
             raise ValueError("repeats must be 1 or more and seed 0 or more")
+        if self.random_pairs and self.random_pairs < 1000:
+            raise ValueError("random_pairs must be 0 (no tests of directions) or at least 1000")
         if self.draws < 100:
             raise ValueError("draws must be at least 100 to give a 95 % interval")

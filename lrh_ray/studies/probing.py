@@ -13,13 +13,13 @@ import numpy as np
 
 from lrh_ray.analyses.lda import fit_lda
 from lrh_ray.analyses.logistic import LogisticFit, LogisticProblem, in_lockstep, solve
-from lrh_ray.analyses.moments import Moments, absolute_penalties
+from lrh_ray.analyses.moments import LabelledMoments, Moments, absolute_penalties
 from lrh_ray.analyses.readout import LinearReadout
 from lrh_ray.analyses.ridge import fit_ridge
 from lrh_ray.artifacts import result_digest, save_result
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
-from lrh_ray.errors import NotConverged, StoreIncomplete
+from lrh_ray.errors import NotConverged, NotEnoughData, StoreIncomplete
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import reduce_blocks, sample
@@ -91,9 +91,8 @@ def _answer(store: Store, config: RunConfig, question: Result, progress: Progres
     progress.begin(f"moments of {len(store.sites)} sites", len(store.sites), "sites")
     moments = {}
     for site in store.sites:
-        moments[site] = reduce_blocks(
-            range(store.plan.num_blocks), MomentsPass(rowset=rowset, site=site, shift=_shift(store, site))
-        ).finalize()
+        blocks_pass = MomentsPass(rowset=rowset, site=site, shift=_shift(store, site))
+        moments[site] = finished(site, reduce_blocks(range(store.plan.num_blocks), blocks_pass), design)
         progress.advance(1)
     fits = fit_logistic(rowset, store.plan.num_blocks, moments, config.probe, progress)
     probes = [_closed_forms(site, moments[site], fits[site], config.probe, design) for site in store.sites]
@@ -101,6 +100,18 @@ def _answer(store: Store, config: RunConfig, question: Result, progress: Progres
     judgements = sample(probes, Judge(rowset=rowset, config=config.probe))
     seconds = round(time.monotonic() - started, 1)
     return make_result(question, store, design, probes, fits, judgements, seconds)
+
+
+def finished(site: str, state: LabelledMoments, design: ProbeDesign) -> Moments:
+    """The moments of a site; what is wrong with them names the site and the concept.
+
+    Raises:
+        NotEnoughData: Fewer than 2 rows carry a concept, or rows are not finite.
+    """
+    try:
+        return state.finalize(("all rows", *design.document_concepts))
+    except NotEnoughData as error:
+        raise NotEnoughData(f"Site {site!r}: {error}") from error
 
 
 def _shift(store: Store, site: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from lrh_ray.studies.planning_records import Target
 from lrh_ray.studies.run import RunConfig
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("**/*.yaml") if path.parent.name != "worlds")
 H200 = Target(gpu="h200", gpus=16)
 BIG = """\
 name: big

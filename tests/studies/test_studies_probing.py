@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from studies_material import config_of
 
 from lrh_ray.analyses.logistic import LogisticProblem, run_in_memory
-from lrh_ray.analyses.moments import absolute_penalties
+from lrh_ray.analyses.moments import LabelledMoments, absolute_penalties
 from lrh_ray.artifacts import load_result
 from lrh_ray.errors import NotEnoughData, ResultMissing, StoreIncomplete, UnknownName
 from lrh_ray.runtime.reduce import reduce_blocks
@@ -18,7 +18,7 @@ from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.probe_design import HELD_OUT, TRAIN, VALIDATION, block_labels, make_design
 from lrh_ray.studies.probe_passes import MomentsPass, Rowset, training_rows
-from lrh_ray.studies.probing import probe
+from lrh_ray.studies.probing import finished, probe
 from lrh_ray.studies.reporting import write_report
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -185,3 +185,20 @@ def test_the_report_of_a_real_result_stands_alone(result, config, tmp_path):
         assert word in page
     body = json.loads((probe(config) / "result.json").read_text())
     assert body["result"]["inputs"]["store"] == result.inputs["store"]
+
+
+def test_rows_that_spoil_a_concept_are_named_with_site_and_concept(store):
+    """No store takes them; a caller of the library may have them all the same."""
+    design = make_design(store, store.labels(), ProbeConfig())
+    here = block_labels(design, store, store.labels(), 0)
+    rows = store.block_rows("resid.2", 0).astype(np.float64)
+    rows[np.flatnonzero(here.members[:, 1])[0], 0] = np.inf
+    shift, labels = np.zeros(rows.shape[1]), here.labels.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        spoiled = LabelledMoments.of(rows, shift, labels, here.members, design.populations)
+        only = here.members & np.array([False] + [True] * (here.members.shape[1] - 1))
+        topic = LabelledMoments.of(rows, shift, labels, only, design.populations)
+    with pytest.raises(NotEnoughData, match=r"Site .resid.2.: Population .all rows. holds rows that are not finite"):
+        finished("resid.2", spoiled, design)
+    with pytest.raises(NotEnoughData, match=r"Site .resid.2.: Population .all rows. has 0 rows"):
+        finished("resid.2", topic, design)
