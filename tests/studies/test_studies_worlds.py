@@ -7,7 +7,27 @@ from scipy import stats
 from lrh_ray.analyses.worlds.direct import direct_trial
 from lrh_ray.analyses.worlds.learning import Recipe
 from lrh_ray.analyses.worlds.masked import MaskedRecipe
-from lrh_ray.studies.worlds import direct_test, masked_test, over_seeds, summarise
+from lrh_ray.analyses.worlds.phase import phase_point
+from lrh_ray.analyses.worlds.sphere_learning import SphereRecipe
+from lrh_ray.artifacts import load_result
+from lrh_ray.config import parse_config
+from lrh_ray.errors import ConfigError
+from lrh_ray.studies.language_world import language_world
+from lrh_ray.studies.theorem_world import theorem_world
+from lrh_ray.studies.world_config import WorldConfig
+from lrh_ray.studies.worlds import (
+    agreement_test,
+    direct_test,
+    masked_test,
+    over_seeds,
+    phase_places,
+    phase_test,
+    sphere_test,
+    steering_test,
+    summarise,
+    tabulate,
+    width_test,
+)
 
 QUICK = Recipe(steps=30, rows=4000, test_rows=2000)
 
@@ -47,3 +67,62 @@ def test_masked_trials_cover_bits_and_seeds_on_chains_and_random_graphs(cluster)
     assert trials[2].ceiling >= trials[0].ceiling
     (graph,) = masked_test([12], seeds=1, num_concepts=4, edges_per_concept=2, recipe=quick)
     assert graph.ceiling >= graph.raw - 0.05
+
+
+def test_a_table_has_a_row_for_each_place_and_a_mean_for_each_number():
+    trials = [("a", 1.0), ("b", 5.0), ("a", 3.0)]
+    rows = tabulate(trials, lambda trial: {"place": trial[0]}, lambda trial: {"size": trial[1]})
+    assert [(row["place"], row["seeds"], row["size"]["mean"]) for row in rows] == [("a", 2, 2.0), ("b", 1, 5.0)]
+    assert rows[0]["size"] == over_seeds([1.0, 3.0])
+
+
+def test_two_runs_and_steering_have_a_trial_for_each_noise_and_seed(cluster):
+    quick = Recipe(steps=5, rows=600, test_rows=400)
+    agreed = agreement_test((0.3, 0.03), seeds=2, recipe=quick)
+    steered = steering_test((0.3, 0.03), seeds=2, recipe=quick)
+    places = [(0.3, 0), (0.3, 1), (0.03, 0), (0.03, 1)]
+    assert [(trial.noise, trial.seed) for trial in agreed] == places
+    assert [(trial.noise, trial.seed) for trial in steered] == places
+
+
+def test_the_phase_diagram_is_a_grid_and_the_same_on_a_worker(cluster):
+    places = phase_places("telling", (0.5, 1.0), (0.3, 0.01))
+    assert [(place.sharpness, place.next_sharpness) for place in places] == [
+        (0.5, 0.3),
+        (0.5, 0.01),
+        (1.0, 0.3),
+        (1.0, 0.01),
+    ]
+    points = phase_test(places, seeds=2)
+    assert [(point.place, point.seed) for point in points] == [(place, seed) for place in places for seed in range(2)]
+    here = phase_point(places[3], 1)
+    assert points[7].regime.r_squared == pytest.approx(here.regime.r_squared, abs=1e-12)
+    assert points[7].marginal == pytest.approx(here.marginal, abs=1e-12)
+
+
+def test_widths_and_concentrations_have_their_trials(cluster):
+    widths = width_test((2, 7), noise=0.03, seeds=1, recipe=QUICK)
+    assert [(trial.features, trial.seed) for trial in widths] == [(2, 0), (7, 0)]
+    assert widths[0].ceiling < widths[1].ceiling
+    quick = SphereRecipe(hidden=16, layers=1, batch=64, steps=20)
+    spheres = sphere_test((10.0, 50.0), seeds=2, dim=3, num_classes=20, recipe=quick)
+    assert [(trial.concentration, trial.seed) for trial in spheres] == [(10.0, 0), (10.0, 1), (50.0, 0), (50.0, 1)]
+
+
+def test_the_theorem_as_a_study(tmp_path, cluster):
+    text = f"name: small\nruns: {tmp_path}\nworld: {{kind: theorem, noises: [0.3, 0.05], seeds: 2, steps: 300}}\n"
+    config = parse_config(text, WorldConfig, source="small.yaml")
+    path = theorem_world(config)
+    assert theorem_world(config) == path
+    result = load_result(path)
+    linear = {(m.keys["model"], m.keys["site"]): m for m in result.measures}
+    features = linear["noise 0.05", "posterior, from the features"]
+    assert features.value > features.controls["best control"]
+    assert features.low < features.value < features.high
+    assert linear["noise 0.05", "logits, from the posterior"].controls["ceiling"] > 0.9
+    worlds = next(table for table in result.tables if table.name == "worlds")
+    assert all(row[worlds.columns.index("identity error")] < 1e-9 for row in worlds.rows)
+    assert all(row[worlds.columns.index("rank")] == row[worlds.columns.index("most")] for row in worlds.rows)
+    assert "best control" in " ".join(result.summary)
+    with pytest.raises(ConfigError, match="language"):
+        language_world(config)

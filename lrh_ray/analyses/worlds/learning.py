@@ -12,6 +12,7 @@ What can go wrong: a world harder than the recipe trains for shows the optimiser
 KL from the true p(y|x), says which; report it beside every R^2.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,12 +24,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lrh_ray.analyses.joint import JointMoments
+from lrh_ray.analyses.layouts import Contexts
 from lrh_ray.analyses.linear_map import fit_linear, r_squared
 from lrh_ray.analyses.worlds.tokens import TokenWorld, centred
+from lrh_ray.errors import ConfigError
+from lrh_ray.layouts import Rows64
 from lrh_ray.vector_math import settle_vector_math
 
 Control: TypeAlias = Literal["bits", "shuffled rows"]
 RIDGE = 1e-8
+LEAST = {"batch": 2, "test_rows": 4}
+"""Batch norm has no variance of one row, and test rows are halved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +49,32 @@ class Recipe:
     steps: int = 2500
     rate: float = 2e-3
     test_rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        require_recipe(
+            self.rate,
+            hidden=self.hidden,
+            layers=self.layers,
+            features=self.features,
+            rows=self.rows,
+            batch=self.batch,
+            steps=self.steps,
+            test_rows=self.test_rows,
+        )
+
+
+def require_recipe(rate: float, **counts: int) -> None:
+    """Refuse what no training can be done with.
+
+    Raises:
+        ConfigError: A count below 1, or below what `LEAST` says of it, or a rate that is not a positive finite number.
+    """
+    for name, count in counts.items():
+        least = LEAST.get(name, 1)
+        if count < least:
+            raise ConfigError(f"{name} is {count!r}; a recipe needs at least {least}.")
+    if not (math.isfinite(rate) and rate > 0):
+        raise ConfigError(f"rate is {rate!r}; a learning rate is a positive finite number, 2e-3 say.")
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -109,6 +141,19 @@ def untrained(world: TokenWorld, recipe: Recipe, seed: int) -> Network:
         return Network(num_bits, world.log_next.shape[1], recipe).eval()
 
 
+def encoded(world: TokenWorld, network: Network, contexts: Contexts) -> Rows64:
+    """Features f(x) [N, D] of contexts, computed in float32."""
+    with torch.inference_mode():
+        features: np.ndarray = network.encoder(torch.from_numpy(bits_of(contexts, _vocabulary(world)))).numpy()
+    return features.astype(np.float64)
+
+
+def next_vectors(network: Network) -> Rows64:
+    """The unembedding: one vector for every next token [Y, D]."""
+    vectors: np.ndarray = network.unembedding.weight.detach().numpy()
+    return vectors.astype(np.float64)
+
+
 def _vocabulary(world: TokenWorld) -> int:
     return int(world.log_context.shape[2])
 
@@ -134,14 +179,12 @@ def reading(world: TokenWorld, network: Network, recipe: Recipe, seed: int, cont
     """
     rng = np.random.default_rng([seed, 2])
     contexts, _, _ = world.draw(recipe.test_rows, rng)
-    bits = bits_of(contexts, _vocabulary(world))
-    with torch.inference_mode():
-        features = network.encoder(torch.from_numpy(bits)).numpy()
-        logits = network.unembedding(torch.from_numpy(features)).numpy().astype(np.float64)
+    features = encoded(world, network, contexts)
+    logits = features @ next_vectors(network).T
     log_p = world.log_predictive(contexts)
     log_q = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     if control == "bits":
-        features = bits
+        features = bits_of(contexts, _vocabulary(world)).astype(np.float64)
     elif control == "shuffled rows":
         features = features[rng.permutation(len(features))]
     posterior = centred(world.log_posterior(contexts))

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from lrh_ray.analyses.layouts import Bits, Classes
 from lrh_ray.analyses.worlds.concepts import ConceptPrior
-from lrh_ray.analyses.worlds.learning import perceptron
+from lrh_ray.analyses.worlds.learning import perceptron, require_recipe
 from lrh_ray.errors import ConfigError
 from lrh_ray.vector_math import settle_vector_math
 
@@ -38,6 +38,11 @@ class MaskedRecipe:
     batch: int = 256
     steps: int = 600
     rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_recipe(
+            self.rate, hidden=self.hidden, layers=self.layers, rows=self.rows, batch=self.batch, steps=self.steps
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

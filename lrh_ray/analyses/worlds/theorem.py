@@ -118,7 +118,7 @@ def regime(world: TokenWorld) -> Regime:
         total_variation=float(distance.sum() / (num * (num - 1))),
         linear_share=_variance(found.linear, p_x) / total if total > 0 else math.nan,
         residual_share=_variance(found.residual, p_x) / total if total > 0 else math.nan,
-        r_squared=_population_r_squared(centred(posterior), found.ratio, p_x),
+        r_squared=population_r_squared(centred(posterior), found.ratio, p_x),
     )
 
 
@@ -126,8 +126,8 @@ def _variance(values: np.ndarray, p_x: np.ndarray) -> float:
     return float(p_x @ ((values - p_x @ values) ** 2).sum(axis=1))
 
 
-def _population_r_squared(x: np.ndarray, y: np.ndarray, p_x: np.ndarray) -> float:
-    """R^2 of least squares over all contexts, each with its probability."""
+def population_r_squared(x: np.ndarray, y: np.ndarray, p_x: np.ndarray) -> float:
+    """R^2 of least squares from x [N, P] to y [N, Q] over all contexts, each with its probability p(x) [N]."""
     shift = np.concatenate([p_x @ x, p_x @ y])
     one = np.zeros(len(x), np.int64)
     joint = JointMoments.of(x, y, shift=shift, groups=one, weights=len(x) * p_x).joint()

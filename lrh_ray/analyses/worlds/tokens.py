@@ -48,11 +48,18 @@ class TokenWorld:
 
     @classmethod
     def telling(
-        cls, prior: ConceptPrior, rng: np.random.Generator, *, noise: float, context: int = 4, vocabulary: int = 8
+        cls,
+        prior: ConceptPrior,
+        rng: np.random.Generator,
+        *,
+        noise: float,
+        context: int = 4,
+        vocabulary: int = 8,
+        sharpness: float = 1.0,
     ) -> "TokenWorld":
         """As `random`, with a next token for every configuration: its own with probability 1 - noise, else any."""
         C = len(prior.log_probabilities)
-        x = log_softmax(rng.normal(size=(context, C, vocabulary)), axis=2)
+        x = log_softmax(sharpness * rng.normal(size=(context, C, vocabulary)), axis=2)
         own = np.eye(C)[rng.permutation(C)]
         return cls(prior=prior, log_context=x, log_next=np.log((1 - noise) * own + noise / C))
 
@@ -65,8 +72,8 @@ class TokenWorld:
     def draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Contexts [N, T], next tokens [N] and configurations [N]."""
         c = self.prior.draw(num, rng)
-        x = np.stack([_draw(np.exp(emission)[c], rng) for emission in self.log_context], axis=1)
-        return x, _draw(np.exp(self.log_next)[c], rng), c
+        x = np.stack([choose(np.exp(emission)[c], rng) for emission in self.log_context], axis=1)
+        return x, choose(np.exp(self.log_next)[c], rng), c
 
     def log_joint(self, contexts: Contexts) -> LogPosteriors:
         """Log p(x, c) [N, C]."""
@@ -95,7 +102,7 @@ def centred(logs: LogPosteriors) -> LogPosteriors:
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
-def _draw(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def choose(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One index a row of probabilities [N, K]."""
     ends = probabilities.cumsum(axis=1)
     return np.asarray((rng.random((len(ends), 1)) * ends[:, -1:] >= ends).sum(axis=1))
