@@ -79,6 +79,9 @@ def main() -> None:
         (nodes := Path(scratch) / "nodes").mkdir()
         facts["nodes"] = command("lrh_ray.testing.cluster_lab", str(nodes))
         print(json.dumps(facts["nodes"]))
+        (demand := Path(scratch) / "demand").mkdir()
+        facts["autoscaler"] = command("lrh_ray.testing.autoscaler_lab", str(demand))
+        print(json.dumps(facts["autoscaler"]))
         (chaos := Path(scratch) / "chaos").mkdir()
         sizes = ["--kills", str(options.kills), "--blocks", str(options.blocks), "--seed", str(options.seed)]
         facts["chaos"] = command("lrh_ray.testing.chaos", str(chaos), *sizes)
@@ -90,6 +93,7 @@ def main() -> None:
         "status": facts["status"]["median_seconds"] < MOST_STATUS_SECONDS,
         "joining": facts["nodes"]["late_start"] < 30,
         "draining": facts["nodes"]["after_drain"] == facts["nodes"]["begun_twice"] == 0,
+        "autoscaler": facts["autoscaler"]["done"] == facts["autoscaler"]["begun"] and facts["autoscaler"]["nodes"] == 2,
         "chaos": bool(facts["chaos"].get("clean")),
     }
     facts["shown"] = shown

@@ -3,18 +3,24 @@
     drain = Drain(grace_seconds=20)              # in the main thread
     receipt = drain.run(lambda: worker.process(block, attempt))     # None: the block was given back
 
-After three quarters of the grace the block in hand is interrupted: an exception in the main thread unwinds through the
-worker's own clean-up, so an attempt is discarded like any other. A process that is stuck in native code, even with
-Python's lock in its hands, is ended by a watchdog without Python shortly before the grace is over; what it staged is
-swept by the next run, as after any death. A process that has let its block go has the grace once more to say so.
+After three quarters of the grace the block in hand is interrupted: an exception in the thread that works on it unwinds
+through the worker's own clean-up, so an attempt is discarded like any other. A process that is stuck in native code,
+even with Python's lock in its hands, is ended by a watchdog without Python shortly before the grace is over; what it
+staged is swept by the next run, as after any death. A process that has let its block go has the grace once more to say
+so.
 
-What can go wrong: Python runs signal handlers between two instructions of the main thread, so SIGTERM is noticed when a
-native call returns.
+Python runs signal handlers in the main thread only; Ray runs an actor's methods in threads of its own as soon as the
+actor has concurrency groups. So the handler sends the exception to the thread that works.
+
+What can go wrong: an exception from another thread is noticed between two Python instructions, when a native call
+returns; a single call that outlasts the grace is a stuck process.
 """
 
+import ctypes
 import faulthandler
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
@@ -26,7 +32,7 @@ EXIT_AFTER = 0.95
 
 
 class _GivenBack(BaseException):
-    """Raised in the main thread when the grace runs out; no worker may take it for a failure of its own."""
+    """Raised in the working thread when the grace runs out; no worker may take it for a failure of its own."""
 
 
 class Drain:
@@ -34,7 +40,8 @@ class Drain:
 
     def __init__(self, grace_seconds: float) -> None:
         self._grace = grace_seconds
-        self._busy = False
+        self._working: int | None = None  # the thread that has a block in hand
+        self._hand = threading.RLock()
         self.asked = False
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGALRM, self._interrupt)
@@ -43,14 +50,22 @@ class Drain:
         """The work's result, or None where it was not begun or was interrupted because the process must leave."""
         if self.asked:
             return None
-        self._busy = True
         try:
-            return work()
+            return self._in_hand(work)
         except _GivenBack:
             return None
         finally:
-            self._busy = False
             self._leave()
+
+    def _in_hand(self, work: Callable[[], T]) -> T:
+        """Run it in such a way that an interruption arrives before this returns, or never."""
+        thread = self._working = threading.get_ident()
+        try:
+            return work()
+        finally:
+            with self._hand:
+                self._working = None
+            _send(thread, None)
 
     def _leave(self) -> None:
         """The block is out of hand: what is left to do, if the process must go, is to let the answer leave."""
@@ -69,5 +84,13 @@ class Drain:
         signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AFTER * self._grace)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if self._busy:
-            raise _GivenBack("the time that SIGTERM leaves is over")
+        with self._hand:
+            if self._working == threading.get_ident():
+                raise _GivenBack("the time that SIGTERM leaves is over")
+            if self._working is not None:
+                _send(self._working, _GivenBack)
+
+
+def _send(thread: int, error: type[BaseException] | None) -> None:
+    """Have another thread raise an exception at its next Python instruction; None takes back what has not arrived."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error) if error else None)

@@ -6,11 +6,13 @@ A folder on the driver's own disk looks like any other. On several nodes, each w
 run would end with blocks missing that were all computed. So the driver writes an object with random content and every
 node reads it back, once, before any model is loaded.
 
-What can go wrong: a node that joins later is not asked; there the plan is not found, which stops the run as well. A
-node that leaves or has no room for the question within a minute is not held against the place.
+What can go wrong: a node that joins later is not asked; a replica that opens there finds no plan, and the run ends with
+`unseen`, the same words. A node that leaves or has no room for the question within a minute is not held against the
+place.
 """
 
 import secrets
+import socket
 from collections.abc import Sequence
 
 import ray
@@ -22,6 +24,10 @@ from lrh_ray.store.objects import Location, absolute, open_objects
 
 KEY = "staging/probe-nonce-"  # where `lrh gc` looks for what a killed probe left
 WAIT_SECONDS = 60.0
+REMEDY = (
+    "Use a folder on a file system that every node mounts at the same path, or a bucket "
+    "(`store.location: s3://bucket/prefix`)."
+)
 
 
 def require_shared(location: Location, cluster: Cluster) -> None:
@@ -44,9 +50,16 @@ def require_shared(location: Location, cluster: Cluster) -> None:
         name, reason = blind[0]
         raise ClusterError(
             f"{str(location)!r} is not shared: {len(blind)} of {len(names)} nodes do not see what the driver writes "
-            f"there (node {name}: {reason}). Use a folder on a file system that every node mounts at the same path, or "
-            f"a bucket (`store.location: s3://bucket/prefix`)."
+            f"there (node {name}: {reason}). {REMEDY}"
         )
+
+
+def unseen(location: Location) -> ClusterError:
+    """What a process says that was sent to work on a store and does not find it."""
+    return ClusterError(
+        f"{str(location)!r} is not shared: {socket.gethostname()}, which joined the run, does not see the store that "
+        f"the driver made there. {REMEDY}"
+    )
 
 
 def reads(location: Location, key: str, nonce: bytes) -> str | None:

@@ -58,6 +58,8 @@ class Pool:
         self._replicas: dict[int, Replica] = {}
         self._placed: set[int] = set()
         self._leaving: set[int] = set()
+        leases = config.leases  # who is asked to leave must be heard to say so before the grace is over
+        self._beat = min(LONGEST_BEAT, leases.silence_seconds / 4, leases.grace_seconds / 4)
         self._told: set[int] = set()  # replicas that got the word to leave from us
         self._named = 0
         self._run = uuid.uuid4().hex[:12]
@@ -121,7 +123,7 @@ class Pool:
             self._next_look = now + LOOK_AROUND
             self._look_around(now)
         if now >= self._next_beat:
-            self._next_beat = now + min(LONGEST_BEAT, self._config.leases.silence_seconds / 4)
+            self._next_beat = now + self._beat
             for number in self._placed:
                 self._replicas[number].beat()
         self._grow()

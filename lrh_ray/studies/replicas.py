@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import cast
 
+from lrh_ray.errors import StoreMissing
 from lrh_ray.models.backend import Backend, open_backend
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.sink import ChosenRows, Nowhere, RowSink
 from lrh_ray.models.wanted import wanted_tokens
 from lrh_ray.records import Plain, Receipt
+from lrh_ray.runtime.nonce import unseen
 from lrh_ray.runtime.sizing import PoolSize
 from lrh_ray.runtime.tasks import BlockWorker, Seat, Shape
 from lrh_ray.store.objects import Location, open_objects
@@ -48,7 +50,11 @@ class ReplicaTask(ABC):
         return self.worker(plan, open_backend(self.weights(plan), self.model, plan.sites))
 
     def plan(self) -> Plan:
-        return read_plan(open_objects(self.location))
+        """The store's plan, as this process's node sees it."""
+        try:
+            return read_plan(open_objects(self.location))
+        except StoreMissing as error:
+            raise unseen(self.location) from error
 
     def weights(self, plan: Plan) -> Checkpoint:
         """The planned weights, on the node of this process."""

@@ -9,6 +9,7 @@ A process of its own, because it starts a simulated cluster and changes its own 
     begun_twice    blocks that began more than once in those two runs
     shared         None, or why a folder that all nodes see was refused
     local          why a folder that one node does not see was refused (None where only root could make such a node)
+    late           why a run ended whose store was not seen by a node that joined it (None likewise)
 """
 
 import argparse
@@ -30,12 +31,18 @@ from ray import _raylet
 from ray.core.generated import autoscaler_pb2
 
 from lrh_ray.errors import ClusterError
+from lrh_ray.models.backend import Backend
+from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.config import ModelConfig
 from lrh_ray.records import Receipt
 from lrh_ray.runtime.cluster import connected
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.runtime.map import map_blocks
 from lrh_ray.runtime.nonce import require_shared
+from lrh_ray.store.plan import Plan
+from lrh_ray.studies.replicas import ReplicaTask
 from lrh_ray.testing.simulated import SimulatedCluster, simulated_cluster
+from lrh_ray.testing.stores import make_store
 
 NODE = {"cpus": 2, "gpus": 1}
 BLOCKS = 60
@@ -129,6 +136,31 @@ def refusal(cluster: SimulatedCluster, folder: Path) -> str | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookTask(ReplicaTask):
+    """A replica that would open a model; here it only looks for the plan."""
+
+    def open(self) -> Any:
+        self.plan()
+        return TraceTask(folder=Path(str(self.location)) / "seen")
+
+    def worker(self, plan: Plan, backend: Backend) -> Any:
+        raise NotImplementedError
+
+
+def stop_at_blind_node(cluster: SimulatedCluster, store: Path) -> str | None:
+    """What a run says that was started without asking the nodes, one of which does not see its store."""
+    (store / "seen").mkdir()
+    nowhere = Checkpoint(name="none", path=store)
+    task = LookTask(location=store, checkpoint=nowhere, model=ModelConfig(name="none"))
+    with connected(cluster.address) as found:
+        try:
+            map_blocks(range(BLOCKS), task, PoolConfig(cpus=1, gpus=1), found)
+        except ClusterError as error:
+            return str(error)
+    return None
+
+
 def join_blind(cluster: SimulatedCluster, folder: Path) -> None:
     """A node that sees an empty disk at `folder`: its processes inherit the view of the thread that starts them."""
 
@@ -149,14 +181,16 @@ def run(folder: Path) -> dict[str, Any]:
     folders = {name: folder / name for name in ("joining", "draining", "place")}
     for place in folders.values():
         place.mkdir()
+    make_store(folders["place"] / "store", [16] * 8)
     with simulated_cluster(nodes=1, **NODE) as cluster:
         late_start = joining(cluster, folders["joining"])
         shared = refusal(cluster, folders["place"])
         after_drain = draining(cluster, folders["draining"])
-        local = None
+        local = late = None
         if os.geteuid() == 0:
             join_blind(cluster, folders["place"])
             local = refusal(cluster, folders["place"])
+            late = stop_at_blind_node(cluster, folders["place"] / "store")
     begun = [Counter(block for block, _, _ in trace(folders[name])) for name in ("joining", "draining")]
     return {
         "late_start": late_start,
@@ -165,7 +199,8 @@ def run(folder: Path) -> dict[str, Any]:
         "blocks": [len(counts) for counts in begun],
         "shared": shared,
         "local": local,
-        "litter": [str(path) for path in folders["place"].rglob("*") if path.is_file()],
+        "late": late,
+        "litter": [str(path) for path in (folders["place"] / "staging").rglob("*") if path.is_file()],
     }
 
 

@@ -103,8 +103,10 @@ def misbehave(kind: Kind) -> None:
         time.sleep(MOMENT)  # any thread may get the signal; the main thread hears of it a moment later
     if kind in ("gil", "term-stuck"):
         ctypes.PyDLL(None).sleep(FOREVER)  # a native call that keeps Python's lock
-    if kind in ("sleep", "term-slow"):
+    if kind == "sleep":
         time.sleep(FOREVER)
+    while kind == "term-slow":
+        time.sleep(MOMENT)
 
 
 @dataclass(frozen=True, kw_only=True)

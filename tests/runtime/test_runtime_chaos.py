@@ -45,6 +45,21 @@ def test_a_folder_of_one_node_is_refused_with_the_remedy(facts):
     assert "every node mounts" in facts["local"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a node another view of the disk")
+def test_a_run_ends_with_the_remedy_when_a_replica_opens_where_its_store_is_not_seen(facts):
+    assert "does not see the store" in facts["late"]
+    assert "every node mounts" in facts["late"]
+
+
+def test_waiting_replicas_bring_nodes_and_idle_nodes_go(tmp_path):
+    """Ray's own autoscaler, from no node at all to two and back."""
+    found = laboratory("autoscaler_lab", str(tmp_path))
+    assert found["cpus_at_start"] == 0
+    assert found["nodes"] == 2
+    assert found["begun"] == found["done"] == 24
+    assert found["idle"] is not None
+
+
 def test_replicas_that_died_are_counted_from_the_diary():
     diary = [{"what": "run", "run": "a", "pid": 1}, {"what": "run", "run": "b", "pid": 2}]
     diary += [{"what": "open", "run": run, "pid": pid} for run, pid in [("a", 3), ("a", 4), ("b", 5), ("b", 6)]]
