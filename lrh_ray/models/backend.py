@@ -30,6 +30,8 @@ class BackendFacts:
     engine: str
     version: str
     dtype: Literal["bfloat16", "float16", "float32"]
+    compute: Literal["bfloat16", "float16", "float32"]
+    """The number format of the forward pass; rows are rounded to `dtype`."""
     device: str
     repeatable: Literal["bytes", "values"]
     attention: str

@@ -2,7 +2,7 @@
 
     model: {name: smollm2, dtype: auto, batch_tokens: 2048}
 
-What can go wrong: a `dtype` other than the checkpoint's own rounds every weight before the first row is made; the
+What can go wrong: a `dtype` below the checkpoint's own rounds every weight before the first row is made; the
 parity certificate, which compares with float32 arithmetic on the checkpoint's own weights, then shows the difference.
 """
 
@@ -56,6 +56,10 @@ class ModelConfig:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of weights and rows; `auto` is the checkpoint's own."""
 
+    compute: Literal["auto", "dtype", "float32"] = "auto"
+    """Number format of the forward pass in the transformers engine; rows are rounded to `dtype` as they leave. `auto`
+    is `dtype`, and float32 on CPUs that have no fast products of 16-bit numbers."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the forward pass runs; `auto` is a GPU where the worker has one, else the CPU."""
 
@@ -84,6 +88,8 @@ class ModelConfig:
             raise ConfigError(f"batch_tokens is {self.batch_tokens!r}; at least 1 token goes into a forward pass.")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads!r}; at least 1, or null for torch's own choice.")
+        if self.compute == "float32" and self.engine == "vllm":
+            raise ConfigError("compute: float32 is for engine: transformers; with vLLM set dtype: float32.")
         if self.tensor_parallel < 1:
             raise ConfigError(f"tensor_parallel is {self.tensor_parallel!r}; a replica has at least 1 device.")
         if seed_of(self.weights) is not None and (self.engine, self.tensor_parallel) != ("transformers", 1):

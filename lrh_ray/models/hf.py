@@ -7,10 +7,10 @@ no logits are ever computed. Where each site is read is the business of `taps`; 
     backend.forward(block, sink)
 
 Batches are padded on the right under a causal mask, so padding is never seen by a real token, and positions are
-passed explicitly; documents cannot see one another because each has a batch row of its own. Rows leave the model
-without a number being converted: bfloat16 stays bfloat16, and on a CPU the sink sees the model's own memory. On a GPU
-padding is left out on the device and rows cross to a ring of pinned memory on a stream of their own, while the next
-layers run.
+passed explicitly; documents cannot see one another because each has a batch row of its own. Rows leave the model as it
+made them: bfloat16 stays bfloat16, and on a CPU the sink sees the model's own memory; only where the model runs in a
+wider format than its rows have (`compute`) are they rounded. On a GPU padding is left out on the device and rows cross
+to a ring of pinned memory on a stream of their own, while the next layers run.
 
 What can go wrong: a checkpoint that lacks weights of its architecture is `CheckpointBroken` (transformers would fill
 them with random numbers and a warning). The number of threads belongs to the process; `close` restores it.
@@ -35,6 +35,7 @@ from lrh_ray.errors import ConfigError, SiteError
 from lrh_ray.models.backend import Backend, BackendFacts
 from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.compute import compute_dtype
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import DtypeName, read_architecture, resolved_dtype
 from lrh_ray.models.families import family_of
@@ -79,7 +80,8 @@ class TransformersBackend(Backend):
         self._threads_before = torch.get_num_threads()
         depth = num_blocks_needed(sites, int(architecture.num_hidden_layers))
         sharing = None if rank is None else sharing_of(rank, config)
-        self._model = _load_truncated(checkpoint, architecture, depth, self._dtype, self._device, sharing)
+        self._compute = compute_dtype(self._dtype, config, self._device)
+        self._model = _load_truncated(checkpoint, architecture, depth, self._compute, self._device, sharing)
         self._taps = find_taps(self._model, family, sites, depth)
         table = self._model.get_submodule(family.embed).weight if EMBED in self._sites else None
         self._table = cast(torch.Tensor | None, table)
@@ -92,6 +94,7 @@ class TransformersBackend(Backend):
             engine="transformers",
             version=transformers.__version__,
             dtype=self._dtype,
+            compute=self._compute,
             device=self._device,
             repeatable="bytes" if self._device == "cpu" else "values",
             attention=str(self._model.config._attn_implementation),
@@ -104,7 +107,8 @@ class TransformersBackend(Backend):
             for members, batch in self._batches(block):
                 receiver = None if self._silent else sink
                 pieces = _pieces(block, members, runs)
-                delivery = _Delivery(pieces=pieces, sink=receiver, written=written, ring=self._ring)
+                dtype: torch.dtype = getattr(torch, self._dtype)
+                delivery = _Delivery(pieces=pieces, sink=receiver, written=written, ring=self._ring, dtype=dtype)
                 if self._table is not None:
                     delivery.write(EMBED, whole(self._table)[batch["input_ids"]])
                 with listening(self._taps, delivery.write):
@@ -169,12 +173,16 @@ class _Delivery:
     """None on ranks that only compute."""
     written: Counter[str]
     ring: PinnedRing | None
+    dtype: torch.dtype
+    """Of the rows."""
 
     def write(self, site: str, value: torch.Tensor) -> None:
         """Hand over the wanted rows of a [..., feature] tensor of padded tokens."""
         padded = whole(value).flatten(0, -2)
         if not padded.is_floating_point():
             padded = padded.float()  # ids of experts
+        elif padded.dtype == torch.float32:
+            padded = padded.to(self.dtype)
         self.written[site] += sum(piece.num_rows for piece in self.pieces)
         if self.sink is None or not self.pieces:
             return

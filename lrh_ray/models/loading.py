@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lrh_ray.errors import CheckpointBroken
 from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.compute import compute_dtype
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import read_architecture, resolved_dtype
 from lrh_ray.models.quiet import quiet_transformers
@@ -25,7 +26,7 @@ def load_causal(checkpoint: Checkpoint, config: ModelConfig, device: str) -> Pre
     """The whole model on one device, with trained weights or those of the checkpoint's seed."""
     settle_vector_math()
     architecture = read_architecture(checkpoint)
-    dtype: torch.dtype = getattr(torch, resolved_dtype(architecture, config))
+    dtype: torch.dtype = getattr(torch, compute_dtype(resolved_dtype(architecture, config), config, device))
     if checkpoint.random_seed is not None:
         depth = int(architecture.num_hidden_layers)
         seed, kind = checkpoint.random_seed, AutoModelForCausalLM

@@ -7,7 +7,7 @@ What can go wrong: `UnknownName`, `CheckpointMissing`, `CheckpointBroken`, `Unsu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -28,6 +28,7 @@ class Described:
     architecture: PreTrainedConfig
     tree: ModelTree
     dtype: DtypeName
+    """Of the rows, and of the weights on a GPU."""
     window: int
     sites: tuple[SiteSpec, ...]
 
@@ -35,6 +36,10 @@ class Described:
     def depth(self) -> int:
         """Blocks up to the deepest site."""
         return num_blocks_needed(self.sites, self.tree.num_layers)
+
+    def computed_in(self, dtype: DtypeName) -> "Described":
+        """The same model with its weights in another number format; the rows keep theirs."""
+        return self if dtype == self.dtype else replace(self, tree=model_tree(self.architecture, dtype))
 
 
 def describe_model(checkpoint: Checkpoint, config: ModelConfig, sites: Sequence[str]) -> Described:

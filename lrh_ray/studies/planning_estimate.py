@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrh_ray.errors import ConfigError, StoreFull, TooLarge, UnknownName
+from lrh_ray.models.compute import compute_dtype
 from lrh_ray.models.costs import (
     GPUS,
     UTILISATION,
@@ -26,6 +27,7 @@ from lrh_ray.models.costs import (
 from lrh_ray.models.costs_fit import USABLE, check_tensor_parallel, choose_tensor_parallel
 from lrh_ray.models.costs_host import batch_shapes, open_chunks, padded_tokens, typical_shapes
 from lrh_ray.models.costs_measured import measure_pace, measure_products
+from lrh_ray.models.facts import DtypeName
 from lrh_ray.models.meta_facts import Described
 from lrh_ray.models.pinned import SLOTS
 from lrh_ray.store.writer import DEPTH, THREADS
@@ -65,9 +67,9 @@ class _Batches:
 
 def estimate(config: RunConfig, described: Described, layout: Layout, target: Target, process: int) -> Estimate:
     batches = _batches(config, layout)
-    work = _work(config, described, layout, batches)
     if target.gpu is None:
-        return _on_this_machine(config, described, layout, target, work, batches, process)
+        return _on_this_machine(config, described, layout, target, batches, process)
+    work = _work(config, described, layout, batches)
     return _on_gpus(config, described, layout, target, work, batches)
 
 
@@ -179,14 +181,17 @@ def _on_this_machine(
     described: Described,
     layout: Layout,
     target: Target,
-    work: Work,
     batches: _Batches,
     process: int,
 ) -> Estimate:
+    engine = config.model.engine
+    compute = described.dtype if engine == "vllm" else compute_dtype(described.dtype, config.model, "cpu")
+    described = described.computed_in(compute)
+    work = _work(config, described, layout, batches)
     tree, cpus = described.tree, num_cpus()
     replicas = config.pool.replicas or 1
     threads = config.model.threads or int(config.pool.cpus or max(1, cpus // replicas))
-    seconds_per_token, rough = _pace(described, work, batches, threads)
+    seconds_per_token, rough = _pace(described, compute, work, batches, threads)
     sink, told = _local_sink(config, layout, target, replicas)
     speed = Speed(
         model=replicas / (seconds_per_token * work.padding),
@@ -228,16 +233,16 @@ def _on_this_machine(
     return found
 
 
-def _pace(described: Described, work: Work, batches: _Batches, threads: int) -> tuple[float, tuple[str, ...]]:
+def _pace(
+    described: Described, compute: DtypeName, work: Work, batches: _Batches, threads: int
+) -> tuple[float, tuple[str, ...]]:
     """Seconds per padded token on this CPU, and what had to be assumed for it."""
     shapes = typical_shapes(batches.shapes, SHAPES_TIMED)
-    pace = measure_pace(
-        described.architecture, described.dtype, depth=max(work.depth, 1), shapes=shapes, threads=threads
-    )
+    pace = measure_pace(described.architecture, compute, depth=max(work.depth, 1), shapes=shapes, threads=threads)
     if pace is not None:
         return pace.seconds_per_token, ()
     flops = flops_per_token(described.tree, depth=work.depth, attended=work.attended, logits=False)
-    rate = measure_products(described.dtype, threads=threads)
+    rate = measure_products(compute, threads=threads)
     return flops / rate, ("the model runs at this CPU's speed of matrix products; a block was too large to try",)
 
 

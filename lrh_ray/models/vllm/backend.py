@@ -85,6 +85,7 @@ class VllmBackend(Backend):
             engine="vllm",
             version=self._version,
             dtype=self._dtype,
+            compute=self._dtype,
             device=self._device,
             repeatable="values",
             attention=f"{self._engine.attention} ({self._route})",
