@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,8 +41,9 @@ from transformers import AutoModel
 
 from lrh_ray.models.batches import plan_batches
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
+from lrh_ray.models.compute import compute_dtype
 from lrh_ray.models.config import ModelConfig
-from lrh_ray.models.facts import model_facts
+from lrh_ray.models.facts import DtypeName, model_facts
 from lrh_ray.models.hf import TransformersBackend, as_numpy
 from lrh_ray.models.tokens import load_tokenizer, tokenize
 from lrh_ray.records import Corpus, Document, TokenBatch
@@ -272,15 +273,16 @@ _peer_models: dict[str, Any] = {}
 def save_hidden_states(case: Case, blocks: Blocks, folder: Path) -> None:
     """What people write by hand: all hidden states of the whole model, one file per site and batch."""
     if not _peer_models:
-        dtype = getattr(torch, str(case.plan.identity["model_dtype"]))
-        _peer_models["model"] = AutoModel.from_pretrained(case.checkpoint.path, dtype=dtype).eval()
+        compute = getattr(torch, compute_dtype(cast(DtypeName, case.plan.identity["model_dtype"]), case.config, "cpu"))
+        _peer_models["model"] = AutoModel.from_pretrained(case.checkpoint.path, dtype=compute).eval()
     model, block = _peer_models["model"], blocks.tokens()
     with torch.inference_mode():
         for number, members in enumerate(plan_batches(block.lengths, case.config.batch_tokens)):
             ids = np.stack([block.token_ids[block.starts[m] : block.starts[m + 1]] for m in members])
             states = model(torch.from_numpy(ids.astype(np.int64)), output_hidden_states=True).hidden_states
             for site in case.plan.sites:
-                np.save(folder / f"{number}.{site.name}.npy", as_numpy(states[site.layer]).view(np.uint16))
+                rows = as_numpy(states[site.layer].to(getattr(torch, case.plan.dtype)))
+                np.save(folder / f"{number}.{site.name}.npy", rows.view(np.uint16))
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fdatasync(file.fileno())

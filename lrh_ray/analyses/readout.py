@@ -5,6 +5,7 @@ decisions = scores > readout.threshold
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.special import log_softmax
@@ -12,6 +13,31 @@ from scipy.special import log_softmax
 from lrh_ray.analyses.layouts import LogPosteriors, ProbeFloats, ProbeInts, ProbeScores, ProbeWeights
 from lrh_ray.analyses.tiles import tile_slices
 from lrh_ray.layouts import Rows
+
+
+@runtime_checkable
+class Readout(Protocol):
+    """K binary probes of any kind, fitted. A row is called positive where its score exceeds `threshold`."""
+
+    @property
+    def columns(self) -> ProbeInts:
+        """The label column of each probe."""
+
+    @property
+    def regularisation(self) -> ProbeFloats:
+        """What each probe was held back by: a penalty, a shrinkage, a number of steps."""
+
+    @property
+    def threshold(self) -> float: ...
+
+    def scores(self, rows: Rows) -> ProbeScores:
+        """Rows of any float type to scores [N, K]."""
+
+    def of_probes(self, probes: np.ndarray) -> "Readout":
+        """Some of the probes."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What defines the probes, by name; the probe is the first axis wherever there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -32,6 +58,21 @@ class LinearReadout:
     def scores(self, rows: Rows) -> ProbeScores:
         """Rows of any float type to scores [N, K], accumulated in float64."""
         return _affine(rows, self.weights, self.intercepts)
+
+    def of_probes(self, probes: np.ndarray) -> "LinearReadout":
+        """Some of the probes."""
+        return LinearReadout(
+            weights=self.weights[:, probes],
+            intercepts=self.intercepts[probes],
+            columns=self.columns[probes],
+            regularisation=self.regularisation[probes],
+            threshold=self.threshold,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights [K, D], intercepts and penalties [K]."""
+        weights = np.ascontiguousarray(self.weights.T)
+        return {"weights": weights, "intercepts": self.intercepts, "regularisation": self.regularisation}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

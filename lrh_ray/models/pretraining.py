@@ -11,7 +11,6 @@ What can go wrong: sums over two workers round otherwise than over one, so a run
 workers agrees to single precision only; with the same number it agrees to the bit.
 """
 
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from lrh_ray.collective import Share, sum_over_workers
 from lrh_ray.errors import ConfigError
 from lrh_ray.models.checkpoints import TOKENIZER_FILES
 from lrh_ray.models.quiet import quiet_transformers
+from lrh_ray.optimisers import restore_state, state_tensors, warm_cosine
 from lrh_ray.vector_math import settle_vector_math
 
 OPTIMISER_FILE = "optimiser.safetensors"
@@ -58,10 +58,7 @@ class Pretraining:
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, done)))
+        return warm_cosine(step, steps=self.steps, warmup=self.warmup, rate=self.rate)
 
 
 class LanguageLearner:
@@ -103,12 +100,12 @@ class LanguageLearner:
         for name in TOKENIZER_FILES:
             if (self._checkpoint / name).is_file():
                 shutil.copy(self._checkpoint / name, folder / name)
-        save_file(_flat(self._optimiser), folder / OPTIMISER_FILE)
+        save_file(state_tensors(self._optimiser), folder / OPTIMISER_FILE)
 
     def load(self, folder: Path) -> None:
         """Weights and optimiser as `save` wrote them."""
         self._model.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
-        _restore(self._optimiser, load_file(folder / OPTIMISER_FILE))
+        restore_state(self._optimiser, load_file(folder / OPTIMISER_FILE))
 
 
 def _groups(parameters: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
@@ -116,18 +113,3 @@ def _groups(parameters: Sequence[Tensor], weight_decay: float) -> list[dict[str,
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     gains = [parameter for parameter in parameters if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": gains, "weight_decay": 0.0}]
-
-
-def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state under names `NUMBER.moment`; an optimiser that has made no step has none."""
-    state = optimiser.state_dict()["state"]
-    return {f"{number}.{name}": value for number, own in state.items() for name, value in own.items()}
-
-
-def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Back from `_flat`; settings of the groups stay as they are."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from lrh_ray.config import settings
+from lrh_ray.studies.mlp_config import MlpConfig
 
 
 @settings
@@ -32,6 +33,9 @@ class ProbeConfig:
 
     max_held_out_rows: int = 200_000
     """Held-out rows are a sample of whole documents of at most this many rows."""
+
+    mlp: MlpConfig | None = None
+    """Networks with hidden layers beside the linear probes; null trains none."""
 
     seed: int = 0
     """Seed of split, shuffled labels, bootstrap and permutations."""

@@ -14,7 +14,7 @@ from lrh_ray.analyses.controls import NullBand, permutation_band, shuffle_labels
 from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.intervals import DocumentBootstrap, Sample
 from lrh_ray.analyses.metrics import accuracy, auc, base_rate_log_loss, log_loss, majority_accuracy
-from lrh_ray.analyses.readout import LinearReadout
+from lrh_ray.analyses.readout import Readout
 from lrh_ray.layouts import Rows
 from lrh_ray.studies.probe_classes import ClassJudgement, ClassProbes, ClassRows, judge_classes
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -22,7 +22,7 @@ from lrh_ray.studies.probe_design import HELD_OUT, VALIDATION, Part, ProbeDesign
 from lrh_ray.studies.probe_passes import Rowset
 
 EXAMPLES = 6
-PROBABILISTIC = ("logistic", "lda")
+PROBABILISTIC = ("logistic", "lda", "mlp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class SiteProbes:
     """Every fitted probe of one site: probe kind -> readout over columns x penalties."""
 
     site: str
-    readouts: Mapping[str, LinearReadout]
+    readouts: Mapping[str, Readout]
     classes: tuple[ClassProbes, ...]
     rates: np.ndarray
     """[2 C] share of positive training rows of each column."""
@@ -80,9 +80,9 @@ class PartRows:
     sequence: np.ndarray
     index: np.ndarray
 
-    def scored(self, design: ProbeDesign, readout: LinearReadout, probes: np.ndarray) -> HeldOut:
+    def scored(self, design: ProbeDesign, readout: Readout, probes: np.ndarray) -> HeldOut:
         """Scores of some probes beside the labels they are judged by."""
-        chosen = subset(readout, probes)
+        chosen = readout.of_probes(probes)
         _, documents = np.unique(design.document[self.sequence], return_inverse=True)
         return HeldOut(
             scores=chosen.scores(self.rows),
@@ -104,17 +104,6 @@ class PartRows:
             documents=documents,
             num_documents=int(documents.max(initial=-1)) + 1,
         )
-
-
-def subset(readout: LinearReadout, probes: np.ndarray) -> LinearReadout:
-    """Some probes of a readout."""
-    return LinearReadout(
-        weights=readout.weights[:, probes],
-        intercepts=readout.intercepts[probes],
-        columns=readout.columns[probes],
-        regularisation=readout.regularisation[probes],
-        threshold=readout.threshold,
-    )
 
 
 def gather(rowset: Rowset, site: str, part: Part, max_rows: int) -> PartRows:
@@ -191,7 +180,7 @@ class Judge:
             self.config,
         )
 
-    def _judge(self, kind: str, readout: LinearReadout, validation: PartRows, rows: PartRows) -> KindJudgement:
+    def _judge(self, kind: str, readout: Readout, validation: PartRows, rows: PartRows) -> KindJudgement:
         design = self.rowset.design
         everything = np.arange(len(readout.columns))
         chosen = choose(kind, validation.scored(design, readout, everything), 2 * len(design.columns))
@@ -205,7 +194,7 @@ class Judge:
             band=permutation_band(shuffled, design.levels, draws=self.config.draws, seed=self.config.seed),
         )
 
-    def _sample(self, name: str, held_out: HeldOut, readout: LinearReadout) -> Sample:
+    def _sample(self, name: str, held_out: HeldOut, readout: Readout) -> Sample:
         bootstrap = DocumentBootstrap(draws=self.config.draws, seed=self.config.seed)
         return bootstrap.apply(lambda weights: evaluate(name, held_out, readout, weights), held_out.num_documents)
 
@@ -215,7 +204,7 @@ def metric_names(kind: str) -> tuple[str, ...]:
     return ("auc", "accuracy", "log_loss") if kind in PROBABILISTIC else ("auc", "accuracy")
 
 
-def evaluate(name: str, held_out: HeldOut, readout: LinearReadout, weights: np.ndarray) -> np.ndarray:
+def evaluate(name: str, held_out: HeldOut, readout: Readout, weights: np.ndarray) -> np.ndarray:
     """A metric [B, K] by name."""
     if name == "auc":
         return auc(held_out, weights)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
 from lrh_ray.analyses.controls import critical_value
-from lrh_ray.analyses.intervals import Interval, percentile_interval, simultaneous_interval
+from lrh_ray.analyses.intervals import Interval, Sample, percentile_interval, simultaneous_interval
 from lrh_ray.analyses.logistic import LogisticFit
 from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
@@ -16,7 +16,9 @@ from lrh_ray.studies.probe_judgement import SiteJudgement, SiteProbes
 from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table
 
 UNITS = {"auc": "fraction", "accuracy": "fraction", "log_loss": "nats"}
-SCALES: Mapping[str, str] = {"auc": "unit", "accuracy": "unit", "log_loss": "real"}
+SCALES: Mapping[str, Literal["unit", "real"]] = {"auc": "unit", "accuracy": "unit", "log_loss": "real"}
+NETWORK = "mlp"
+GAP = "mlp - logistic"
 CONTEXT = 70
 EXAMPLE_CONCEPTS = 40
 
@@ -47,7 +49,7 @@ def make_result(
     """Assemble the answer to `question`."""
     bands = [judgement.kinds[kind].band for judgement in judgements for kind in judgement.kinds]
     study = _Study(store=store, design=design, judgements=judgements, critical=critical_value(bands))
-    measures = (*_measures(study), *_class_measures(study), *_null_measures(study))
+    measures = (*_measures(study), *_gaps(study), *_class_measures(study), *_null_measures(study))
     return replace(
         question,
         summary=tuple(_summary(study, measures)),
@@ -72,12 +74,44 @@ def _measures(study: _Study) -> Iterator[Measure]:
 
 
 def _measures_of(study: _Study, kind: str, name: str) -> Iterator[Measure]:
-    """One metric of one probe kind, over sites x columns; the simultaneous interval spans all of them."""
+    """One metric of one probe kind."""
     samples = [judgement.kinds[kind].metrics[name] for judgement in study.judgements]
+    for number, measure in enumerate(_over_all(study, samples, name, kind, SCALES[name])):
+        site, column = divmod(number, len(study.design.columns))
+        controls = _controls(study, study.judgements[site], kind, name, column)
+        yield replace(measure, controls={**controls, **measure.controls})
+
+
+def _gaps(study: _Study) -> Iterator[Measure]:
+    """What networks read beyond the logistic probe: the same documents are drawn for both, so the gap has an interval.
+
+    Its control is the gap of the shuffled twins: what a network gains where there is nothing.
+    """
+    if NETWORK not in study.kinds:
+        return
+    for name in ("auc", "accuracy"):
+        pairs = [(judgement.kinds[NETWORK], judgement.kinds["logistic"]) for judgement in study.judgements]
+        samples = [
+            Sample(
+                estimates=network.metrics[name].estimates - linear.metrics[name].estimates,
+                draws=network.metrics[name].draws - linear.metrics[name].draws,
+            )
+            for network, linear in pairs
+        ]
+        twins = np.concatenate([network.shuffled[name] - linear.shuffled[name] for network, linear in pairs])
+        for measure, twin in zip(_over_all(study, samples, name, GAP, "real"), twins.tolist(), strict=True):
+            control = {"shuffled": float(twin)} if np.isfinite(twin) else {}
+            yield replace(measure, name=f"{name}_gain", controls={**control, **measure.controls})
+
+
+def _over_all(
+    study: _Study, samples: Sequence[Sample], name: str, kind: str, scale: Literal["unit", "real"]
+) -> Iterator[Measure]:
+    """A metric over sites x columns, in this order; the simultaneous interval spans all of them."""
     estimates = np.concatenate([sample.estimates for sample in samples])
     draws = np.concatenate([sample.draws for sample in samples], axis=1)
     pointwise = percentile_interval(draws)
-    joint = simultaneous_interval(estimates, draws, scale="real" if SCALES[name] == "real" else "unit")
+    joint = simultaneous_interval(estimates, draws, scale=scale)
     num_columns = len(study.design.columns)
     for s, judgement in enumerate(study.judgements):
         for c in range(num_columns):
@@ -89,7 +123,7 @@ def _measures_of(study: _Study, kind: str, name: str) -> Iterator[Measure]:
                 keys=_keys(study, judgement.site, c, kind),
                 low=_end(pointwise.low[k]),
                 high=_end(pointwise.high[k]),
-                controls=_controls(study, judgement, kind, name, c) | _joint(joint, k),
+                controls=_joint(joint, k),
                 flags=_flags(pointwise, k),
             )
 
@@ -187,6 +221,7 @@ def _summary(study: _Study, measures: Sequence[Measure]) -> Iterator[str]:
     if ranked:
         yield f"Most readable: {_words(ranked[0])}. Least: {_words(ranked[-1])}."
         yield from _gain(measures)
+        yield from _beyond_linear(measures)
     largest, outside = measures[-2], measures[-1]
     verdict = (
         "all shuffled controls stay within" if not outside.value else f"{outside.value:.0f} shuffled controls leave"
@@ -213,6 +248,22 @@ def _gain(measures: Sequence[Measure]) -> Iterator[str]:
     if clear:
         first, best = max(clear.values(), key=lambda pair: pair[1].value - pair[0].value)
         yield (f"Gains most over the layers: {_words(best)}, from {first.value:.3f} at {first.keys['site']}.")
+
+
+def _beyond_linear(measures: Sequence[Measure]) -> Iterator[str]:
+    """Linearly or not: what networks with hidden layers gain, beside what they gain on shuffled labels."""
+    gains = [measure for measure in measures if measure.name == "auc_gain" and np.isfinite(measure.value)]
+    if not gains:
+        return
+    clear = {str(found.keys["concept"]) for found in gains if found.controls.get("simultaneous_low", 0.0) > 0}
+    most = max(gains, key=lambda found: found.value)
+    concepts = len({found.keys["concept"] for found in gains})
+    twins = max(abs(found.controls.get("shuffled", 0.0)) for found in gains)
+    yield (
+        f"Linearly or not: networks with hidden layers beat the logistic probe at {len(clear)} of {concepts} concepts "
+        f"(simultaneous 95 % interval of the gain in AUC above 0 at some site). Largest gain {most.value:.3f}, "
+        f"{most.keys['concept']} at {most.keys['site']}; on shuffled labels gains reach {twins:.3f}."
+    )
 
 
 def _words(measure: Measure) -> str:
@@ -306,13 +357,12 @@ def _context(store: Store, index: int) -> tuple[str, str, str]:
 
 
 def _arrays(study: _Study, probes: Sequence[SiteProbes]) -> dict[str, np.ndarray]:
-    """Weights [C, D] and intercepts [C] of the chosen probes, for rows as they stand in the store."""
+    """What defines the chosen probes of every concept, for rows as they stand in the store."""
     arrays: dict[str, np.ndarray] = {}
     num_columns = len(study.design.columns)
     for judgement, fitted in zip(study.judgements, probes, strict=True):
         for kind, readout in fitted.readouts.items():
             chosen = judgement.kinds[kind].chosen[:num_columns]
-            arrays[f"{judgement.site}/{kind}/weights"] = np.ascontiguousarray(readout.weights[:, chosen].T)
-            arrays[f"{judgement.site}/{kind}/intercepts"] = readout.intercepts[chosen]
-            arrays[f"{judgement.site}/{kind}/regularisation"] = readout.regularisation[chosen]
+            of_chosen = readout.of_probes(chosen).arrays()
+            arrays |= {f"{judgement.site}/{kind}/{name}": array for name, array in of_chosen.items()}
     return arrays

@@ -7,6 +7,7 @@ held-out documents. The answer is a `Result`; asking the same question again fin
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,11 @@ def _answer(store: Store, config: RunConfig, question: Result, progress: Progres
         progress.advance(1)
     fits = fit_logistic(rowset, store.plan.num_blocks, moments, config.probe, progress)
     probes = [_closed_forms(site, moments[site], fits[site], config.probe, design) for site in store.sites]
+    if config.probe.mlp is not None:
+        from lrh_ray.studies.mlp_probes import fit_mlp
+
+        networks = fit_mlp(rowset, moments, config.probe.mlp, folder=config.folder / "training", progress=progress)
+        probes = [replace(one, readouts={**one.readouts, "mlp": networks[one.site]}) for one in probes]
     progress.begin(f"judging {len(design.columns)} columns at {len(probes)} sites on held-out documents")
     judgements = sample(probes, Judge(rowset=rowset, config=config.probe))
     seconds = round(time.monotonic() - started, 1)
