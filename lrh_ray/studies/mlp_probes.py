@@ -141,7 +141,7 @@ class MlpLearner:
 
 
 def labels_of(rowset: Rowset, index: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Labels and membership [N, 2 C] of any rows of the store, as float32."""
+    """Labels and membership [N, F C] of any rows of the store, as float32."""
     block, offset = np.divmod(index, rowset.store.plan.rows_per_block)
     labels = np.empty((len(index), len(rowset.design.populations)), dtype=np.float32)
     members = np.empty_like(labels)

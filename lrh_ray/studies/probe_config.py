@@ -34,6 +34,11 @@ class ProbeConfig:
     max_held_out_rows: int = 200_000
     """Held-out rows are a sample of whole documents of at most this many rows."""
 
+    control_tasks: bool = False
+    """Every concept is also probed as a control task (Hewitt and Liang 2019): a random class for each token type, which
+    can be remembered and not read. Accuracy less that on the control task is the selectivity. Half as much work again.
+    """
+
     mlp: MlpConfig | None = None
     """Networks with hidden layers beside the linear probes; null trains none."""
 

@@ -3,7 +3,8 @@
 Documents, never tokens, are dealt into training, validation (choice of penalty) and held-out parts, evenly within each
 combination of document labels. Every concept becomes label columns: a token-level concept one, a document-level
 concept one per value (one in all when there are two). Each column has a shuffled twin, permuted at the level at which
-its concept varies, inside each part. A design is small and picklable; workers build the labels of a block from it.
+its concept varies, inside each part, and on request a control task, whose labels a probe can only remember. A design is
+small and picklable; workers build the labels of a block from it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from lrh_ray.analyses.controls import shuffle_labels
+from lrh_ray.analyses.selectivity import control_labels
 from lrh_ray.errors import NotEnoughData, UnknownName
 from lrh_ray.records import Concept
 from lrh_ray.store.documents import Labels
@@ -65,30 +67,41 @@ class ProbeDesign:
     values: tuple[tuple[str, ...], ...]
     sinks: Literal["drop", "keep"]
     seed: int
+    rates: np.ndarray | None = None
+    """Share of positive rows of each column [C], at which control tasks are drawn; None: there are none."""
 
     @property
     def num_populations(self) -> int:
         return 1 + len(self.document_concepts)
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """What label columns there are, each family with one column for each of `columns`."""
+        return ("true", "shuffled") if self.rates is None else ("true", "shuffled", "control task")
+
+    def task_seed(self, column: int) -> int:
+        """Names the random classes of a column's control task."""
+        return self.seed + column
+
+    @property
     def populations(self) -> np.ndarray:
-        """Population of each column, the shuffled twins after the true columns [2 C]."""
+        """Population of each label column, family after family [F C]."""
         own = np.array([column.population for column in self.columns], dtype=np.int64)
-        return np.concatenate([own, own])
+        return np.tile(own, len(self.families))
 
     @property
     def levels(self) -> list[Literal["token", "document"]]:
-        return [column.level for column in self.columns] * 2
+        return [column.level for column in self.columns] * len(self.families)
 
     @property
     def names(self) -> tuple[str, ...]:
         true = tuple(column.name for column in self.columns)
-        return true + tuple(f"{name} (shuffled)" for name in true)
+        return true + tuple(f"{name} ({family})" for family in self.families[1:] for name in true)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockLabels:
-    """Labels of one block's valid rows: [N, 2 C] uint8 0/1, members [N, P], and the part of every row."""
+    """Labels of one block's valid rows: [N, F C] uint8 0/1, members [N, P], and the part of every row."""
 
     labels: np.ndarray
     members: np.ndarray
@@ -254,13 +267,23 @@ def block_labels(design: ProbeDesign, store: Store, labels: Labels, block: int) 
         twin[:, c] = design.shuffled_codes[column.population - 1][sequence] == code
     parts = design.parts[sequence]
     _shuffle_tokens(design, true, twin, members[:, 0], parts, sequence, block)
+    families = [true, twin] if design.rates is None else [true, twin, _control_tasks(design, members, keys.token_id)]
     return BlockLabels(
-        labels=np.hstack([true, twin]).astype(np.uint8),
+        labels=np.hstack(families).astype(np.uint8),
         members=members,
         parts=parts,
         sequence=sequence,
         index=keys.index,
     )
+
+
+def _control_tasks(design: ProbeDesign, members: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+    """A random class for each token type [N, C], at each column's rate; every column draws its own."""
+    tasks = np.zeros((len(token_ids), len(design.columns)))
+    for c, column in enumerate(design.columns):
+        own, rate = members[:, column.population], np.asarray(design.rates)[c : c + 1]
+        tasks[:, c] = control_labels(tasks[:, c : c + 1], own, token_ids, rate, design.task_seed(c))[:, 0]
+    return tasks
 
 
 def _shuffle_tokens(

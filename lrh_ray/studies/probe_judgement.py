@@ -33,17 +33,19 @@ class SiteProbes:
     readouts: Mapping[str, Readout]
     classes: tuple[ClassProbes, ...]
     rates: np.ndarray
-    """[2 C] share of positive training rows of each column."""
+    """[F C] share of positive training rows of each label column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KindJudgement:
-    """One probe kind at one site: chosen probes [2 C], metrics of the true columns, and the twins' numbers [C]."""
+    """One probe kind at one site: chosen probes [F C], metrics of the true columns, and the twins' numbers [C]."""
 
     chosen: np.ndarray
     metrics: Mapping[str, Sample]
     shuffled: Mapping[str, np.ndarray]
     band: NullBand
+    control_task: Mapping[str, Sample]
+    """Metrics of the control tasks, of the same draws of documents; empty where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,8 +185,8 @@ class Judge:
     def _judge(self, kind: str, readout: Readout, validation: PartRows, rows: PartRows) -> KindJudgement:
         design = self.rowset.design
         everything = np.arange(len(readout.columns))
-        chosen = choose(kind, validation.scored(design, readout, everything), 2 * len(design.columns))
-        true, twin = np.split(chosen, 2)
+        chosen = choose(kind, validation.scored(design, readout, everything), len(design.populations))
+        true, twin, *control = np.split(chosen, len(design.families))
         metrics = {name: self._sample(name, rows.scored(design, readout, true), readout) for name in metric_names(kind)}
         shuffled = rows.scored(design, readout, twin)
         return KindJudgement(
@@ -192,6 +194,11 @@ class Judge:
             metrics=metrics,
             shuffled={name: evaluate(name, shuffled, readout, shuffled.ones)[0] for name in metric_names(kind)},
             band=permutation_band(shuffled, design.levels, draws=self.config.draws, seed=self.config.seed),
+            control_task={
+                name: self._sample(name, rows.scored(design, readout, task), readout)
+                for task in control
+                for name in metric_names(kind)
+            },
         )
 
     def _sample(self, name: str, held_out: HeldOut, readout: Readout) -> Sample:

@@ -12,11 +12,12 @@ import numpy as np
 
 from lrh_ray.analyses.logistic import LossState, Proposal
 from lrh_ray.analyses.moments import LabelledMoments
+from lrh_ray.analyses.selectivity import type_uniforms
 from lrh_ray.layouts import Rows
 from lrh_ray.store.documents import Labels
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import Store, open_store
-from lrh_ray.studies.probe_design import TRAIN, BlockLabels, ProbeDesign, block_labels
+from lrh_ray.studies.probe_design import PARTS, TRAIN, BlockLabels, ProbeDesign, block_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,50 @@ def _kept_labels(digest: str) -> dict[int, BlockLabels]:  # noqa: ARG001  # the 
 def _opened(digest: str, location: Location, labels: str) -> tuple[Store, Labels]:  # noqa: ARG001  # as above
     store = open_store(location)
     return store, store.labels(labels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelCounts:
+    """Of each column [C]: positive rows, all rows, and the ends of its control task's uniforms in each part [3, C]."""
+
+    positives: np.ndarray
+    members: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+    def merge(self, other: "LabelCounts") -> "LabelCounts":
+        return LabelCounts(
+            positives=self.positives + other.positives,
+            members=self.members + other.members,
+            least=np.minimum(self.least, other.least),
+            most=np.maximum(self.most, other.most),
+        )
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Rates of control tasks: the concepts' own, moved as far as needed for both classes to occur in every part."""
+        rates = self.positives / np.maximum(self.members, 1)
+        return np.asarray(np.clip(rates, np.nextafter(self.least.max(axis=0), 1.0), self.most.min(axis=0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountPass:
+    """block -> how often labels occur, and which control tasks its token types allow; no activation is read."""
+
+    rowset: Rowset
+
+    def __call__(self, block: int) -> LabelCounts:
+        design, here = self.rowset.design, self.rowset.block(block)
+        num, token_ids = len(design.columns), self.rowset.store.keys(block).token_id
+        members = here.members[:, design.populations[:num]]
+        least, most = np.ones((len(PARTS), num)), np.zeros((len(PARTS), num))
+        for c in range(num):
+            uniforms = type_uniforms(token_ids, design.task_seed(c))
+            for part in PARTS:
+                own = uniforms[members[:, c] & (here.parts == part)]
+                least[part, c], most[part, c] = own.min(initial=1.0), own.max(initial=0.0)
+        positives = (here.labels[:, :num] * members).sum(axis=0, dtype=np.int64)
+        return LabelCounts(positives=positives, members=members.sum(axis=0), least=least, most=most)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,10 @@ class _Study:
     def kinds(self) -> tuple[str, ...]:
         return tuple(self.judgements[0].kinds)
 
+    @property
+    def has_control_tasks(self) -> bool:
+        return self.design.rates is not None
+
 
 def make_result(
     question: Result,
@@ -49,7 +53,7 @@ def make_result(
     """Assemble the answer to `question`."""
     bands = [judgement.kinds[kind].band for judgement in judgements for kind in judgement.kinds]
     study = _Study(store=store, design=design, judgements=judgements, critical=critical_value(bands))
-    measures = (*_measures(study), *_gaps(study), *_class_measures(study), *_null_measures(study))
+    measures = (*_measures(study), *_gaps(study), *_selectivity(study), *_class_measures(study), *_null_measures(study))
     return replace(
         question,
         summary=tuple(_summary(study, measures)),
@@ -85,23 +89,40 @@ def _measures_of(study: _Study, kind: str, name: str) -> Iterator[Measure]:
 def _gaps(study: _Study) -> Iterator[Measure]:
     """What networks read beyond the logistic probe: the same documents are drawn for both, so the gap has an interval.
 
-    Its control is the gap of the shuffled twins: what a network gains where there is nothing.
+    Its controls are the gap of the shuffled twins, what a network gains where there is nothing, and that of the control
+    tasks, what it gains by remembering tokens.
     """
     if NETWORK not in study.kinds:
         return
     for name in ("auc", "accuracy"):
         pairs = [(judgement.kinds[NETWORK], judgement.kinds["logistic"]) for judgement in study.judgements]
-        samples = [
-            Sample(
-                estimates=network.metrics[name].estimates - linear.metrics[name].estimates,
-                draws=network.metrics[name].draws - linear.metrics[name].draws,
-            )
-            for network, linear in pairs
-        ]
-        twins = np.concatenate([network.shuffled[name] - linear.shuffled[name] for network, linear in pairs])
-        for measure, twin in zip(_over_all(study, samples, name, GAP, "real"), twins.tolist(), strict=True):
-            control = {"shuffled": float(twin)} if np.isfinite(twin) else {}
-            yield replace(measure, name=f"{name}_gain", controls={**control, **measure.controls})
+        samples = [_difference(network.metrics[name], linear.metrics[name]) for network, linear in pairs]
+        null = {"shuffled": [network.shuffled[name] - linear.shuffled[name] for network, linear in pairs]}
+        if study.has_control_tasks:
+            null["control_task"] = [
+                network.control_task[name].estimates - linear.control_task[name].estimates for network, linear in pairs
+            ]
+        controls = {control: np.concatenate(found) for control, found in null.items()}
+        for number, measure in enumerate(_over_all(study, samples, name, GAP, "real")):
+            own = {control: float(found[number]) for control, found in controls.items() if np.isfinite(found[number])}
+            yield replace(measure, name=f"{name}_gain", controls={**own, **measure.controls})
+
+
+def _selectivity(study: _Study) -> Iterator[Measure]:
+    """Accuracy less that on the control task, from the same draws of documents (Hewitt and Liang 2019)."""
+    if not study.has_control_tasks:
+        return
+    for kind in study.kinds:
+        judged = [judgement.kinds[kind] for judgement in study.judgements]
+        samples = [_difference(one.metrics["accuracy"], one.control_task["accuracy"]) for one in judged]
+        control = np.concatenate([one.control_task["accuracy"].estimates for one in judged])
+        for number, measure in enumerate(_over_all(study, samples, "accuracy", kind, "real")):
+            told = {"control_accuracy": float(control[number])} if np.isfinite(control[number]) else {}
+            yield replace(measure, name="selectivity", controls={**told, **measure.controls})
+
+
+def _difference(one: Sample, other: Sample) -> Sample:
+    return Sample(estimates=one.estimates - other.estimates, draws=one.draws - other.draws)
 
 
 def _over_all(

@@ -30,7 +30,7 @@ from lrh_ray.studies.probe_classes import fit_classes
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.probe_design import ProbeDesign, make_design
 from lrh_ray.studies.probe_judgement import Judge, SiteProbes
-from lrh_ray.studies.probe_passes import LossPass, MomentsPass, Rowset
+from lrh_ray.studies.probe_passes import CountPass, LossPass, MomentsPass, Rowset
 from lrh_ray.studies.probe_result import make_result
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
@@ -83,12 +83,11 @@ def _question(store: Store, config: RunConfig) -> Result:
 
 def _answer(store: Store, config: RunConfig, question: Result, progress: Progress, started: float) -> Result:
     design = make_design(store, store.labels(LABELS), config.probe)
-    rowset = Rowset(
-        location=absolute(store.location),
-        labels=LABELS,
-        design=design,
-        digest=digest_json({**question.inputs, "resolved": question.resolved, "root": str(absolute(store.location))}),
-    )
+    digest = digest_json({**question.inputs, "resolved": question.resolved, "root": str(absolute(store.location))})
+    rowset = Rowset(location=absolute(store.location), labels=LABELS, design=design, digest=digest)
+    if config.probe.control_tasks:
+        rowset = _with_control_tasks(rowset, store.plan.num_blocks)
+        design = rowset.design
     progress.begin(f"moments of {len(store.sites)} sites", len(store.sites), "sites")
     moments = {}
     for site in store.sites:
@@ -106,6 +105,12 @@ def _answer(store: Store, config: RunConfig, question: Result, progress: Progres
     judgements = sample(probes, Judge(rowset=rowset, config=config.probe))
     seconds = round(time.monotonic() - started, 1)
     return make_result(question, store, design, probes, fits, judgements, seconds)
+
+
+def _with_control_tasks(rowset: Rowset, num_blocks: int) -> Rowset:
+    """The same rows with a control task for every column, near its rate over all rows."""
+    counted = reduce_blocks(range(num_blocks), CountPass(rowset=replace(rowset, digest=f"{rowset.digest}-counted")))
+    return replace(rowset, design=replace(rowset.design, rates=counted.rates))
 
 
 def finished(site: str, state: LabelledMoments, design: ProbeDesign) -> Moments:

@@ -17,8 +17,8 @@ from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.mlp_config import MlpConfig
 from lrh_ray.studies.mlp_probes import MlpTask, SiteScale, labels_of
 from lrh_ray.studies.probe_config import ProbeConfig
-from lrh_ray.studies.probe_design import TRAIN, make_design
-from lrh_ray.studies.probe_passes import MomentsPass, Rowset, training_rows
+from lrh_ray.studies.probe_design import HELD_OUT, TRAIN, VALIDATION, make_design
+from lrh_ray.studies.probe_passes import CountPass, MomentsPass, Rowset, training_rows
 from lrh_ray.studies.probing import finished, probe
 from lrh_ray.studies.reporting import write_report
 
@@ -30,7 +30,7 @@ MLP = MlpConfig(hidden=(16,), steps=120, batch_rows=128, rate=1e-2, candidates=3
 def config(material, cluster):
     config = config_of(material, "name=networks")
     extract(config, folder=material)
-    return replace(config, probe=replace(config.probe, mlp=MLP))
+    return replace(config, probe=replace(config.probe, mlp=MLP, control_tasks=True))
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,40 @@ def test_networks_are_judged_as_the_linear_probes_are(config, tmp_path):
             continue
         assert gain.low <= gain.value <= gain.high
         assert abs(network.controls["shuffled"] - 0.5) < 0.25
-        assert {"shuffled", "simultaneous_low"} <= gain.controls.keys()
+        assert {"shuffled", "control_task", "simultaneous_low"} <= gain.controls.keys()
+    selective = [m for m in result.measures if m.name == "selectivity"]
+    assert {m.keys["probe"] for m in selective} == {"logistic", "lda", "ridge", "mlp"}
+    accuracy = {tuple(m.keys.values()): m.value for m in result.measures if m.name == "accuracy"}
+    for measure in selective:
+        told = accuracy[tuple(measure.keys.values())] - measure.controls["control_accuracy"]
+        assert measure.value == pytest.approx(told)
     assert any(gain.low is not None for gain in gains.values())
     assert auc["resid.2", "topic=lower", "mlp"].value > 0.9
     assert result.arrays["resid.2/mlp/weights.0"].shape[-1] == 16
     assert any("Linearly or not" in line for line in result.summary)
     write_report([folder], tmp_path / "page.html", title="networks")
     assert "AUC gain" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_control_task_gives_every_token_type_one_class_and_both_occur_everywhere(rowset):
+    """Also for a concept that is rarer than any token type."""
+    num, blocks = len(rowset.design.columns), range(rowset.store.plan.num_blocks)
+    counted = reduce_blocks(blocks, CountPass(rowset=rowset))
+    rare = replace(counted, positives=np.zeros_like(counted.positives))
+    for rates in (counted.rates, rare.rates):
+        design = replace(rowset.design, rates=rates)
+        tasked = replace(rowset, design=design, digest=digest_json(rates.tolist()))
+        here = [tasked.block(block) for block in blocks]
+        labels, members, parts = (
+            np.concatenate([getattr(one, name) for one in here]) for name in ("labels", "members", "parts")
+        )
+        tokens = np.concatenate([rowset.store.keys(block).token_id for block in blocks])
+        assert labels.shape[1] == len(design.names) == 3 * num
+        for c, column in enumerate(design.columns):
+            own = members[:, column.population]
+            classes = {
+                (int(token), int(label)) for token, label in zip(tokens[own], labels[own, 2 * num + c], strict=True)
+            }
+            assert len(classes) == len({token for token, _ in classes})
+            for part in (TRAIN, VALIDATION, HELD_OUT):
+                assert len(np.unique(labels[own & (parts == part), 2 * num + c])) == 2
