@@ -28,7 +28,7 @@ import numpy as np
 import scipy.linalg
 from sklearn.linear_model import lars_path
 
-from lrh_ray.analyses.layouts import GroupFloats, GroupIndex, Indices, JointGrams
+from lrh_ray.analyses.layouts import ContextRows, GroupFloats, GroupIndex, Indices, JointGrams
 from lrh_ray.analyses.tiles import TILE_ROWS, tile_slices
 from lrh_ray.errors import NotEnoughData
 from lrh_ray.layouts import Feature64, Rows, Rows64
@@ -122,6 +122,22 @@ class UnitSpectrum:
         return float(0.5 * np.log1p(len(self.values) / epsilon**2 * self.values).sum())
 
 
+def isotropic_spectrum(num_rows: int, width: int, *, seed: int) -> UnitSpectrum:
+    """The spectrum of as many Gaussian rows that fill all directions evenly: the ceiling that so few rows allow.
+
+    Inner products of N Gaussian rows are a Wishart matrix, drawn by Bartlett's decomposition: D^3 whatever N is.
+    """
+    rng = np.random.default_rng(seed)
+    if num_rows < width:  # the other side has the same eigenvalues
+        values = np.zeros(width)
+        values[width - num_rows :] = isotropic_spectrum(width, num_rows, seed=seed).values
+        return UnitSpectrum(values=values, rows=num_rows)
+    factor = np.tril(rng.standard_normal((width, width)), -1)
+    factor[np.diag_indices(width)] = np.sqrt(rng.chisquare(num_rows - np.arange(width)))
+    values = np.clip(scipy.linalg.eigvalsh(factor @ factor.T), 0.0, None)
+    return UnitSpectrum(values=values / values.sum(), rows=num_rows)
+
+
 def diff_erank(*, trained: UnitSpectrum, untrained: UnitSpectrum) -> float:
     """Effective rank that training took away: untrained minus trained, on the same tokens."""
     return untrained.effective_rank - trained.effective_rank
@@ -137,19 +153,23 @@ class TokenGains:
     """What the best ridge regression on the rows before leaves (residual and penalty), of |r|^2; 1 for the first."""
 
 
-def token_gains(rows: Rows64, penalty: float) -> TokenGains:
+def token_gains(rows: Rows64, penalty: float, context: ContextRows | None = None) -> TokenGains:
     """Gain of every row [N] given the rows before it, with prior variance 1/penalty in each direction.
 
-    One Cholesky factor of the rows' inner products answers all of it: its squared pivots are what is left of each row.
+    With `context` [N or more, D], row t is held against the first t rows of that instead: the control, what a context
+    of other text tells. One Cholesky factor L of the context's inner products answers all of it: r^T (I + Z^T Z /
+    penalty)^-1 r = |r|^2 - |L^-1 Z r|^2, whose sum over the first t entries belongs to the first t rows.
 
     Raises:
         NotEnoughData: A row is not finite.
     """
-    if not np.isfinite(rows).all():
+    before = rows if context is None else context[: len(rows)]
+    if not (np.isfinite(rows).all() and np.isfinite(before).all()):
         raise NotEnoughData("Some rows are not finite, so they have no gain; leave such rows out.")
-    factor = np.linalg.cholesky(rows @ rows.T + penalty * np.eye(len(rows)))
-    left = np.diagonal(factor) ** 2 - penalty  # r^T (I + Z^T Z / penalty)^-1 r
+    factor = np.linalg.cholesky(before @ before.T + penalty * np.eye(len(before)))
+    explained = np.cumsum(scipy.linalg.solve_triangular(factor, before @ rows.T, lower=True) ** 2, axis=0)
     total = np.einsum("nd,nd->n", rows, rows)
+    left = total - np.append(0.0, np.diagonal(explained, offset=1))
     unexplained = np.divide(left, total, out=np.zeros_like(left), where=total > 0)
     return TokenGains(information=0.5 * np.log1p(np.maximum(left, 0.0) / penalty), unexplained=unexplained)
 

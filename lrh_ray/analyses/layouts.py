@@ -72,6 +72,9 @@ JointGrams = Float64[np.ndarray, "group joint joint"]
 JointGram = Float64[np.ndarray, "joint joint"]
 """Sums of z z^T with z = [x, y, |x|^2, |y|^2, 1]."""
 
+ContextRows = Float64[np.ndarray, "context feature"]
+"""Rows that come before others, perhaps of another document."""
+
 Weights = Float64[np.ndarray, "feature direction"]
 OtherWeights = Float64[np.ndarray, "other_feature direction"]
 Targets = Float64[np.ndarray, "target"]

@@ -2,6 +2,7 @@
 
 import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,6 +170,17 @@ def pairs(config: ConfigPath, overrides: Set = [], address: Address = "embedded"
     from lrh_ray.studies.pair_study import pair_test
 
     answer(pair_test, _config(config, overrides), address, as_json=as_json)
+
+
+@app.command()
+def geometry(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+    """Measure how many directions rows use, what training took away, and what each token adds to its context."""
+    from lrh_ray.studies.geometry_study import family_geometry
+    from lrh_ray.studies.geometry_study import geometry as measure
+
+    run = _config(config, overrides)
+    study = partial(family_geometry, folder=config.parent) if run.geometry.family else measure
+    answer(study, run, address, as_json=as_json)
 
 
 @app.command()

@@ -164,6 +164,12 @@ class Labels:
         values = dict(zip(table["document"].to_pylist(), table["value"].to_pylist(), strict=True))
         return [values.get(document) for document in self.document_ids]
 
+    def document_codes(self, concept: str) -> np.ndarray:
+        """The same as numbers that index the concept's values [sequences]; -1 where the document has none."""
+        index = {value: code for code, value in enumerate(self.concepts[concept].values)}
+        values = self.document_values(concept)
+        return np.array([-1 if value is None else index[value] for value in values], dtype=np.int64)
+
     def token_mask(
         self, concept: str, doc: RowInts, char_start: RowInts, char_end: RowInts, value: str | None = None
     ) -> RowMask:

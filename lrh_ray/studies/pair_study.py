@@ -22,7 +22,7 @@ import numpy as np
 from lrh_ray.analyses.pair_test import PairTable, replica, split_half_cosines, split_half_test
 from lrh_ray.artifacts import result_digest, save_result
 from lrh_ray.config import as_plain
-from lrh_ray.errors import SiteError, StoreIncomplete, StoreMissing
+from lrh_ray.errors import SiteError, StoreIncomplete
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import sample
@@ -36,7 +36,7 @@ from lrh_ray.studies.pair_result import PairAnswer, PairSetting, make_pair_resul
 from lrh_ray.studies.pair_words import word_pairs
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
-from lrh_ray.studies.twins import twin_config
+from lrh_ray.studies.twins import standing_twin, twin_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def pair_test(config: RunConfig, *, address: str = EMBEDDED, progress: Progress 
     store = open_store(config.store_location)
     if not store.sealed:
         raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
-    twin = _twin(config, store)
+    twin = standing_twin(config, store)
     question = _question(config, store, twin)
     standing = config.results_path / result_digest(question)
     if (standing / "result.json").exists():
@@ -101,17 +101,6 @@ def pair_test(config: RunConfig, *, address: str = EMBEDDED, progress: Progress 
     if directions is not None:
         result = with_directions(result, directions, store, pairs.table)
     return save_result(result, config.results_path)
-
-
-def _twin(config: RunConfig, store: Store) -> Store | None:
-    """The run's control store, if there is one with the same words."""
-    if config.model.weights == config.twin.weights or config.store.base is not None:
-        return None
-    try:
-        twin = open_store(twin_config(config).store_location)
-    except StoreMissing:
-        return None
-    return twin if twin.sealed and twin.document_ids == store.document_ids else None
 
 
 def _question(config: RunConfig, store: Store, twin: Store | None) -> Result:

@@ -119,7 +119,7 @@ def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesig
     """
     wanted = _wanted(labels, config.concepts)
     ids, document = np.unique(np.asarray(store.document_ids), return_inverse=True)
-    codes = {name: _codes(labels, name) for name in wanted if labels.concepts[name].level == "document"}
+    codes = {name: labels.document_codes(name) for name in wanted if labels.concepts[name].level == "document"}
     parts = _deal(document, list(codes.values()), config)
     if len(np.unique(parts)) < len(PARTS):
         raise NotEnoughData(f"{len(ids)} documents cannot be dealt into {len(PARTS)} parts; add documents to the text.")
@@ -158,11 +158,6 @@ def _wanted(labels: Labels, asked: Sequence[str]) -> list[str]:
         if name != "all" and name not in labels.concepts:
             raise UnknownName(f"No concept {name!r} in this store. Known: {', '.join(names) or 'none'}.")
     return names if "all" in asked else [name for name in names if name in asked]
-
-
-def _codes(labels: Labels, name: str) -> np.ndarray:
-    index = {value: code for code, value in enumerate(labels.concepts[name].values)}
-    return np.array([-1 if value is None else index[value] for value in labels.document_values(name)], dtype=np.int64)
 
 
 def _deal(document: np.ndarray, codes: Sequence[np.ndarray], config: ProbeConfig) -> np.ndarray:

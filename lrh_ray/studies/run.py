@@ -12,6 +12,7 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Location
+from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.pair_config import PairTestConfig
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.twin_config import TwinConfig
@@ -47,6 +48,9 @@ class RunConfig:
 
     pairs: PairTestConfig = field(default_factory=PairTestConfig)
     """The pair test on counterfactual words."""
+
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    """Directions that rows use, and what each token adds."""
 
     twin: TwinConfig = field(default_factory=TwinConfig)
     """The control store."""

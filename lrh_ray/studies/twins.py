@@ -26,6 +26,7 @@ from lrh_ray.records import ModelFacts, Plain
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.store.objects import open_objects
 from lrh_ray.store.plan import Plan, Shape, assemble_plan, read_plan
+from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.extraction import Planned, extract_planned, plan_run
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
@@ -52,6 +53,17 @@ def extract_twin(
     twin, progress = twin_config(config), progress or Silent()
     planned = plan_twin(config, plan_run(config, folder=folder, progress=progress))
     return extract_planned(twin, planned, address=address, allow_missing=allow_missing, progress=progress)
+
+
+def standing_twin(config: RunConfig, store: Store) -> Store | None:
+    """The run's control store, if there is a sealed one with the same documents."""
+    if config.model.weights == config.twin.weights or config.store.base is not None:
+        return None
+    try:
+        twin = open_store(twin_config(config).store_location)
+    except StoreMissing:
+        return None
+    return twin if twin.sealed and twin.document_ids == store.document_ids else None
 
 
 def twin_config(config: RunConfig) -> RunConfig:

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrh_ray.analyses.geometry import UnitGrams, diff_erank, select_context, token_gains
+from lrh_ray.analyses.geometry import (
+    UnitGrams,
+    UnitSpectrum,
+    diff_erank,
+    isotropic_spectrum,
+    select_context,
+    token_gains,
+)
 from lrh_ray.analyses.state import merge_tree
 from lrh_ray.errors import NotEnoughData
 
@@ -91,6 +98,30 @@ def test_gains_add_up_and_are_ridge_regressions():
         weights = np.linalg.solve(before @ before.T + penalty * np.eye(number), before @ row)
         residual = ((row - before.T @ weights) ** 2).sum() + penalty * (weights**2).sum()
         assert gains.unexplained[number] == pytest.approx(residual / (row @ row), rel=1e-10)
+
+
+def test_the_gain_given_another_context_is_that_of_the_row_after_it():
+    rng = np.random.default_rng(4)
+    rows, context = rng.standard_normal((12, 5)), rng.standard_normal((14, 5))
+    found = token_gains(rows, 0.3, context)
+    for t in range(12):
+        together = token_gains(np.vstack([context[:t], rows[t]]), 0.3)
+        assert found.information[t] == pytest.approx(together.information[-1], abs=1e-12)
+        assert found.unexplained[t] == pytest.approx(together.unexplained[-1], abs=1e-12)
+    same, own = token_gains(rows, 0.3, rows), token_gains(rows, 0.3)
+    np.testing.assert_allclose(same.information, own.information, atol=1e-12)
+
+
+@pytest.mark.parametrize(("num_rows", "width"), [(4000, 24), (60, 24), (10, 24)])
+def test_isotropic_spectra_are_those_of_gaussian_rows(num_rows, width):
+    drawn = isotropic_spectrum(num_rows, width, seed=0)
+    rows = np.random.default_rng(5).standard_normal((num_rows, width))
+    values = np.linalg.eigvalsh(rows.T @ rows)
+    assert len(drawn.values) == width
+    assert drawn.values.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(drawn.values, values / values.sum(), atol=0.35 * values.max() / values.sum())
+    whole = UnitSpectrum(values=np.clip(values, 0, None) / values.sum(), rows=num_rows)
+    assert drawn.effective_rank == pytest.approx(whole.effective_rank, rel=0.1)
 
 
 def test_a_repeated_token_brings_little():
