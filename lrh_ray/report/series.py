@@ -22,7 +22,7 @@ from lrh_ray.report.ranking import best_per_concept, subject, subject_word
 AXIS_KEYS = ("site", "layer")
 NULL_CONTROLS = ("null_low", "null_high")
 SHUFFLED = "shuffled"
-REFERENCES = ("majority", "chance", "ceiling")
+REFERENCES = ("majority", "chance", "ceiling", "token_only", "isotropic")
 """Controls drawn as a dashed line at their own height."""
 
 MAX_TICKS = 5

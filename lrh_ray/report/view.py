@@ -175,7 +175,7 @@ def _panel_view(panel: Panel, chart: Chart, anchor: str) -> PanelView:
     bounds = [best.controls.get(name) for name in NULL_CONTROLS]
     controls = [f"null\u00a0{interval(*bounds)}"] if any(bound is not None for bound in bounds) else []
     controls += [
-        f"{name}\u00a0{number(best.controls[name])}" for name in (SHUFFLED, *REFERENCES) if name in best.controls
+        f"{label(name)}\u00a0{number(best.controls[name])}" for name in (SHUFFLED, *REFERENCES) if name in best.controls
     ]
     where = ", ".join(str(value) for key, value in best.keys.items() if key not in (*SUBJECTS, "layer"))
     return PanelView(

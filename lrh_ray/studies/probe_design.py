@@ -108,6 +108,8 @@ class BlockLabels:
     parts: np.ndarray
     sequence: np.ndarray
     index: np.ndarray
+    token_id: np.ndarray
+    position: np.ndarray
 
 
 def make_design(store: Store, labels: Labels, config: ProbeConfig) -> ProbeDesign:
@@ -269,6 +271,8 @@ def block_labels(design: ProbeDesign, store: Store, labels: Labels, block: int) 
         parts=parts,
         sequence=sequence,
         index=keys.index,
+        token_id=keys.token_id,
+        position=keys.position,
     )
 
 

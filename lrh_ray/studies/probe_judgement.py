@@ -6,7 +6,7 @@ held-out labels, permuted afresh over all held-out rows, which is what makes the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.intervals import DocumentBootstrap, Sample
 from lrh_ray.analyses.metrics import accuracy, auc, base_rate_log_loss, log_loss, majority_accuracy
 from lrh_ray.analyses.readout import Readout
+from lrh_ray.analyses.token_counts import TokenCounts
 from lrh_ray.layouts import Rows
 from lrh_ray.studies.probe_classes import ClassJudgement, ClassProbes, ClassRows, judge_classes
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -67,6 +68,8 @@ class SiteJudgement:
     classes: tuple[ClassJudgement, ...]
     majority: np.ndarray
     base_rate_log_loss: np.ndarray
+    baselines: Mapping[str, np.ndarray]
+    """AUC [C] without reading a direction: `token_only`, `norm_only`; and of the logistic probe `without_first`."""
     rows: int
     documents: int
     examples: tuple[Example, ...]
@@ -81,14 +84,23 @@ class PartRows:
     members: np.ndarray
     sequence: np.ndarray
     index: np.ndarray
+    token_id: np.ndarray
+    position: np.ndarray
+
+    def select(self, mask: np.ndarray) -> "PartRows":
+        return PartRows(**{item.name: getattr(self, item.name)[mask] for item in fields(self)})
 
     def scored(self, design: ProbeDesign, readout: Readout, probes: np.ndarray) -> HeldOut:
         """Scores of some probes beside the labels they are judged by."""
         chosen = readout.of_probes(probes)
+        return self.beside(design, chosen.scores(self.rows), chosen.columns)
+
+    def beside(self, design: ProbeDesign, scores: np.ndarray, columns: np.ndarray) -> HeldOut:
+        """Any scores [N, K] for label columns [K] beside the labels they are judged by."""
         _, documents = np.unique(design.document[self.sequence], return_inverse=True)
         return HeldOut(
-            scores=chosen.scores(self.rows),
-            columns=chosen.columns,
+            scores=scores,
+            columns=columns,
             labels=self.labels,
             populations=design.populations,
             members=self.members,
@@ -125,6 +137,8 @@ def gather(rowset: Rowset, site: str, part: Part, max_rows: int) -> PartRows:
         members=np.concatenate([here.members[mask] for (here, _), mask in pairs]),
         sequence=np.concatenate([here.sequence[mask] for (here, _), mask in pairs]),
         index=np.concatenate([here.index[mask] for (here, _), mask in pairs]),
+        token_id=np.concatenate([here.token_id[mask] for (here, _), mask in pairs]),
+        position=np.concatenate([here.position[mask] for (here, _), mask in pairs]),
     )
 
 
@@ -136,7 +150,7 @@ def reshuffle_tokens(design: ProbeDesign, rows: PartRows) -> PartRows:
     labels[:, num_columns + token] = shuffle_labels(
         labels[:, token], rows.members[:, 0], design.document[rows.sequence], "token", rng
     )
-    return PartRows(rows=rows.rows, labels=labels, members=rows.members, sequence=rows.sequence, index=rows.index)
+    return replace(rows, labels=labels)
 
 
 def choose(kind: str, held_out: HeldOut, num_columns: int) -> np.ndarray:
@@ -154,6 +168,7 @@ class Judge:
 
     rowset: Rowset
     config: ProbeConfig
+    tokens: TokenCounts
 
     def __call__(self, probes: SiteProbes) -> SiteJudgement:
         design, limit = self.rowset.design, self.config.max_held_out_rows
@@ -167,10 +182,33 @@ class Judge:
             classes=tuple(self._classes(of_concept, validation, rows) for of_concept in probes.classes),
             majority=majority_accuracy(probes.rates, true),
             base_rate_log_loss=base_rate_log_loss(probes.rates, true),
+            baselines=self._baselines(validation, rows, probes.readouts["logistic"], kinds["logistic"].chosen),
             rows=len(rows.index),
             documents=true.num_documents,
             examples=strongest_rows(true, rows.index),
         )
+
+    def _baselines(
+        self, validation: PartRows, rows: PartRows, logistic: Readout, chosen: np.ndarray
+    ) -> Mapping[str, np.ndarray]:
+        """What stands beside an AUC: the token alone, the length of the row alone, and all rows but the first."""
+        design, columns = self.rowset.design, np.arange(len(self.rowset.design.columns))
+
+        def area(part: PartRows, scores: np.ndarray) -> np.ndarray:
+            held_out = part.beside(design, scores, columns)
+            return np.asarray(auc(held_out, held_out.ones)[0])
+
+        def lengths(part: PartRows) -> np.ndarray:
+            norms = np.linalg.norm(part.rows.astype(np.float64), axis=1)
+            return np.repeat(norms[:, None], len(columns), axis=1)
+
+        sign = np.where(area(validation, lengths(validation)) < 0.5, -1.0, 1.0)
+        later = rows.select(rows.position > 0)
+        return {
+            "token_only": area(rows, self.tokens.log_odds(rows.token_id)),
+            "norm_only": area(rows, sign * lengths(rows)),
+            "without_first": area(later, logistic.of_probes(chosen[columns]).scores(later.rows)),
+        }
 
     def _classes(self, probes: ClassProbes, validation: PartRows, rows: PartRows) -> ClassJudgement:
         design = self.rowset.design

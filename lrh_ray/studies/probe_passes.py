@@ -13,6 +13,7 @@ import numpy as np
 from lrh_ray.analyses.logistic import LossState, Proposal
 from lrh_ray.analyses.moments import LabelledMoments
 from lrh_ray.analyses.selectivity import type_uniforms
+from lrh_ray.analyses.token_counts import TokenCounts
 from lrh_ray.layouts import Rows
 from lrh_ray.store.documents import Labels
 from lrh_ray.store.objects import Location
@@ -85,7 +86,7 @@ class CountPass:
 
     def __call__(self, block: int) -> LabelCounts:
         design, here = self.rowset.design, self.rowset.block(block)
-        num, token_ids = len(design.columns), self.rowset.store.keys(block).token_id
+        num, token_ids = len(design.columns), here.token_id
         members = here.members[:, design.populations[:num]]
         least, most = np.ones((len(PARTS), num)), np.zeros((len(PARTS), num))
         for c in range(num):
@@ -95,6 +96,23 @@ class CountPass:
                 least[part, c], most[part, c] = own.min(initial=1.0), own.max(initial=0.0)
         positives = (here.labels[:, :num] * members).sum(axis=0, dtype=np.int64)
         return LabelCounts(positives=positives, members=members.sum(axis=0), least=least, most=most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPass:
+    """block -> how often each token has each label in the training rows; no activation is read."""
+
+    rowset: Rowset
+
+    def __call__(self, block: int) -> TokenCounts:
+        design, here = self.rowset.design, self.rowset.block(block)
+        num, train = len(design.columns), here.parts == TRAIN
+        return TokenCounts.of(
+            here.token_id[train],
+            here.labels[train, :num].astype(np.float64),
+            here.members[train],
+            design.populations[:num],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,6 +185,11 @@ def _controls(study: _Study, judgement: SiteJudgement, kind: str, name: str, col
             "null_high": float(np.minimum(judged.band.mean[column] + reach, 1.0)),
             "chance": 0.5,
         }
+        controls |= {
+            control: float(found[column])
+            for control, found in judgement.baselines.items()
+            if control != "without_first" or kind == "logistic"
+        }
     elif name == "accuracy":
         controls["majority"] = float(judgement.majority[column])
     else:

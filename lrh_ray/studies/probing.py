@@ -30,7 +30,7 @@ from lrh_ray.studies.probe_classes import fit_classes
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.probe_design import ProbeDesign, make_design
 from lrh_ray.studies.probe_judgement import Judge, SiteProbes
-from lrh_ray.studies.probe_passes import CountPass, LossPass, MomentsPass, Rowset
+from lrh_ray.studies.probe_passes import CountPass, LossPass, MomentsPass, Rowset, TokenPass
 from lrh_ray.studies.probe_result import make_result
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
@@ -102,7 +102,8 @@ def _answer(store: Store, config: RunConfig, question: Result, progress: Progres
         networks = fit_mlp(rowset, moments, config.probe.mlp, folder=config.folder / "training", progress=progress)
         probes = [replace(one, readouts={**one.readouts, "mlp": networks[one.site]}) for one in probes]
     progress.begin(f"judging {len(design.columns)} columns at {len(probes)} sites on held-out documents")
-    judgements = sample(probes, Judge(rowset=rowset, config=config.probe))
+    tokens = reduce_blocks(range(store.plan.num_blocks), TokenPass(rowset=rowset))
+    judgements = sample(probes, Judge(rowset=rowset, config=config.probe, tokens=tokens))
     seconds = round(time.monotonic() - started, 1)
     return make_result(question, store, design, probes, fits, judgements, seconds)
 

@@ -202,3 +202,30 @@ def test_rows_that_spoil_a_concept_are_named_with_site_and_concept(store):
         finished("resid.2", spoiled, design)
     with pytest.raises(NotEnoughData, match=r"Site .resid.2.: Population .all rows. has 0 rows"):
         finished("resid.2", topic, design)
+
+
+def test_what_needs_no_direction_stands_beside_every_area(result, store, config):
+    """The token alone is judged on the same held-out rows as the probes."""
+    design = make_design(store, store.labels(), config.probe)
+    column = next(c for c, column in enumerate(design.columns) if column.name == "number")
+    parts = {part: ([], []) for part in (TRAIN, HELD_OUT)}
+    for block in range(store.plan.num_blocks):
+        here = block_labels(design, store, store.labels(), block)
+        for part, (tokens, labels) in parts.items():
+            keep = (here.parts == part) & here.members[:, 0]
+            tokens.append(here.token_id[keep])
+            labels.append(here.labels[keep, column])
+    (tokens, labels), (held_tokens, held_labels) = (
+        (np.concatenate(tokens), np.concatenate(labels)) for tokens, labels in parts.values()
+    )
+    rate = labels.mean()
+    share = {t: (labels[tokens == t].sum() + rate) / ((tokens == t).sum() + 1) for t in np.unique(tokens)}
+    scores = np.array([share.get(token, rate) for token in held_tokens])
+    positive, negative = scores[held_labels > 0.5], scores[held_labels < 0.5]
+    expected = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
+    for site in store.sites:
+        controls = auc(result, site, "number").controls
+        assert controls["token_only"] == pytest.approx(expected, abs=1e-3)
+        assert 0 <= controls["norm_only"] <= 1
+        assert 0 <= controls["without_first"] <= 1
+    assert "without_first" not in auc(result, "resid.2", "number", kind="ridge").controls
