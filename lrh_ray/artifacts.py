@@ -61,6 +61,12 @@ def result_digest(result: Result) -> str:
         ) from error
 
 
+def standing_result(question: Result, folder: Path) -> Path | None:
+    """The folder of the answer to a question among the results in `folder`; None if it was not answered yet."""
+    standing = folder / result_digest(question)
+    return standing if (standing / "result.json").exists() else None
+
+
 def save_result(result: Result, folder: Path) -> Path:
     """Publish a result as `folder/<digest>` and return that path; a standing answer to the question is kept.
 

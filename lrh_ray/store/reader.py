@@ -263,3 +263,16 @@ def open_store(location: Location | Sequence[Location]) -> Store:
     places = [location] if isinstance(location, str | Path) else list(location)
     groups = group_parts([open_part(place) for place in places])
     return Store(groups=groups, plan=joined_plan(groups))
+
+
+def open_sealed(location: Location) -> Store:
+    """A store whose rows are all there and certified: what a study reads.
+
+    Raises:
+        StoreIncomplete: It is not sealed yet.
+        Everything that `open_store` raises.
+    """
+    store = open_store(location)
+    if not store.sealed:
+        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
+    return store

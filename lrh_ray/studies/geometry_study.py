@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from lrh_ray.analyses.geometry import UnitGrams, UnitSpectrum
-from lrh_ray.artifacts import result_digest, save_result
+from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.config import as_plain
-from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, StoreIncomplete, UnknownName
+from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, UnknownName
 from lrh_ray.models.meta_facts import describe_model
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import reduce_blocks, sample
 from lrh_ray.store.objects import absolute
-from lrh_ray.store.reader import Store, open_store
+from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.geometry_passes import GainTask, GeometryRows, GramPass, SumPass
@@ -55,14 +55,11 @@ def geometry(config: RunConfig, *, address: str = EMBEDDED, progress: Progress |
         NotEnoughData: Fewer documents than groups, or rows without a direction.
     """
     progress, started = progress or Silent(), time.monotonic()
-    store = open_store(config.store_location)
-    if not store.sealed:
-        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
+    store = open_sealed(config.store_location)
     twin = standing_twin(config, store)
     stores = {"trained": store} | ({} if twin is None else {"untrained": twin})
     question = _question(config, stores)
-    standing = config.results_path / result_digest(question)
-    if (standing / "result.json").exists():
+    if standing := standing_result(question, config.results_path):
         return standing
     values, codes = _codes(config.geometry, store)
     groups = _groups(config.geometry, store)

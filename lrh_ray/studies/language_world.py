@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.worlds.hidden_markov import HiddenMarkovWorld
-from lrh_ray.artifacts import result_digest, save_result
+from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
@@ -111,8 +111,7 @@ def language_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Pr
     """Make the world, train, extract, read; returns the folder of the result, at once if it was answered before."""
     progress, started = progress or Silent(), time.monotonic()
     question = _question(config)
-    standing = config.results_path / result_digest(question)
-    if (standing / "result.json").exists():
+    if standing := standing_result(question, config.results_path):
         return standing
     place = config.folder / _digest(config)[:12]
     _write_documents(place / DOCUMENTS_FILE, reading_tokens(config.language))

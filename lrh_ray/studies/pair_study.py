@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from lrh_ray.analyses.pair_test import PairTable, replica, split_half_cosines, split_half_test
-from lrh_ray.artifacts import result_digest, save_result
+from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.config import as_plain
-from lrh_ray.errors import SiteError, StoreIncomplete
+from lrh_ray.errors import SiteError
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import sample
 from lrh_ray.store.objects import absolute
-from lrh_ray.store.reader import Store, open_store
+from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.direction_result import with_directions
 from lrh_ray.studies.direction_study import direction_tests
 from lrh_ray.studies.pair_config import PairTestConfig
@@ -74,13 +74,10 @@ def pair_test(config: RunConfig, *, address: str = EMBEDDED, progress: Progress 
         SiteError: A site that the store does not have.
     """
     progress, started = progress or Silent(), time.monotonic()
-    store = open_store(config.store_location)
-    if not store.sealed:
-        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
+    store = open_sealed(config.store_location)
     twin = standing_twin(config, store)
     question = _question(config, store, twin)
-    standing = config.results_path / result_digest(question)
-    if (standing / "result.json").exists():
+    if standing := standing_result(question, config.results_path):
         return standing
     pairs, with_twin = word_pairs(store), twin is not None
     grams = WordGrams(

@@ -17,15 +17,15 @@ from lrh_ray.analyses.logistic import LogisticFit, LogisticProblem, in_lockstep,
 from lrh_ray.analyses.moments import LabelledMoments, Moments, absolute_penalties
 from lrh_ray.analyses.readout import LinearReadout
 from lrh_ray.analyses.ridge import fit_ridge
-from lrh_ray.artifacts import result_digest, save_result
+from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
-from lrh_ray.errors import NotConverged, NotEnoughData, StoreIncomplete
+from lrh_ray.errors import NotConverged, NotEnoughData
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import reduce_blocks, sample
 from lrh_ray.store.objects import absolute
-from lrh_ray.store.reader import Store, open_store
+from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.probe_classes import fit_classes
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.probe_design import ProbeDesign, make_design
@@ -49,12 +49,9 @@ def probe(config: RunConfig, *, address: str = EMBEDDED, progress: Progress | No
         NotConverged: A logistic probe did not reach its certificate.
     """
     progress = progress or Silent()
-    store = open_store(config.store_location)
-    if not store.sealed:
-        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
+    store = open_sealed(config.store_location)
     question = _question(store, config)
-    standing = config.results_path / result_digest(question)
-    if (standing / "result.json").exists():
+    if standing := standing_result(question, config.results_path):
         return standing
     started = time.monotonic()
     with connected(address):

@@ -18,7 +18,7 @@ from typing import cast
 from lrh_ray.analyses.worlds.direct import DirectTrial, direct_world
 from lrh_ray.analyses.worlds.learning import Recipe
 from lrh_ray.analyses.worlds.theorem import diversity, identity_error
-from lrh_ray.artifacts import result_digest, save_result
+from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.config import as_plain
 from lrh_ray.records import Measure, Plain, Result, Scalar, Table
 from lrh_ray.runtime.cluster import EMBEDDED
@@ -35,8 +35,7 @@ def theorem_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Pro
     """Train and read all models; returns the folder of the result, at once if the question was answered before."""
     progress, started, world = progress or Silent(), time.monotonic(), config.theorem
     question = _question(config)
-    standing = config.results_path / result_digest(question)
-    if (standing / "result.json").exists():
+    if standing := standing_result(question, config.results_path):
         return standing
     progress.begin(f"training {len(world.noises) * world.seeds} pairs of models in worlds of known concepts")
     trials = direct_test(world.noises, seeds=world.seeds, recipe=Recipe(steps=world.steps), address=address)
