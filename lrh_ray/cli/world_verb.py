@@ -14,9 +14,10 @@ def world(
     """Train a model in a world of known concepts and hold it against the truth. Repeat the command to resume."""
     from lrh_ray.config import load_config
     from lrh_ray.studies.language_world import language_world
+    from lrh_ray.studies.phase_world import phase_world
     from lrh_ray.studies.theorem_world import theorem_world
-    from lrh_ray.studies.world_config import LanguageWorldConfig, WorldConfig
+    from lrh_ray.studies.world_config import WorldConfig
 
     asked = load_config(config, WorldConfig, overrides)
-    study = language_world if isinstance(asked.world, LanguageWorldConfig) else theorem_world
-    answer(study, asked, address, as_json=as_json)
+    studies = {"language": language_world, "theorem": theorem_world, "phase": phase_world}
+    answer(studies[asked.world.kind], asked, address, as_json=as_json)

@@ -143,13 +143,44 @@ class TheoremWorldConfig:
 
 
 @settings
+class PhaseWorldConfig:
+    """Worlds over a plane: how sharply the context tells the concepts, and how noisily the next token does."""
+
+    kind: Literal["phase"] = "phase"
+    """What this world is."""
+
+    worlds: Literal["telling", "separate"] = "telling"
+    """Concepts in a chain that every token may tell, or independent ones, each with tokens of its own."""
+
+    sharpness: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    """Factor of the scores of context tokens."""
+
+    noises: tuple[float, ...] = (0.5, 0.3, 0.1, 0.03, 0.01, 0.003)
+    """How often the next token tells nothing."""
+
+    values: tuple[int, ...] = (2, 2, 2)
+    """Number of values of each concept."""
+
+    seeds: int = 5
+    """Worlds at each point."""
+
+    def __post_init__(self) -> None:
+        if not self.sharpness or min(self.sharpness) <= 0 or len(set(self.sharpness)) < len(self.sharpness):
+            raise ValueError("sharpness must be different numbers above 0, for example [0.5, 1, 2]")
+        if not self.noises or not all(0 < noise < 1 for noise in self.noises):
+            raise ValueError("noises must lie between 0 and 1, for example [0.3, 0.03]")
+        if not self.values or min(self.values) < 2 or self.seeds < 1:
+            raise ValueError("values must name concepts of at least 2 values, for example [2, 2, 2]; seeds 1 or more")
+
+
+@settings
 class WorldConfig:
     """One world, from its seed to a report."""
 
     name: str
     """Name of the run and of its folder: letters, digits, dot, dash, underscore."""
 
-    world: Annotated[LanguageWorldConfig | TheoremWorldConfig, Field(discriminator="kind")]
+    world: Annotated[LanguageWorldConfig | TheoremWorldConfig | PhaseWorldConfig, Field(discriminator="kind")]
     """Which world."""
 
     runs: str = "runs"
@@ -178,6 +209,13 @@ class WorldConfig:
         if isinstance(self.world, TheoremWorldConfig):
             return self.world
         raise ConfigError(f"world.kind is {self.world.kind!r}; this study wants a theorem.")
+
+    @property
+    def phase(self) -> PhaseWorldConfig:
+        """The world, where it is a plane of them."""
+        if isinstance(self.world, PhaseWorldConfig):
+            return self.world
+        raise ConfigError(f"world.kind is {self.world.kind!r}; this study wants a phase.")
 
     @property
     def folder(self) -> Path:

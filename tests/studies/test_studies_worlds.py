@@ -13,6 +13,7 @@ from lrh_ray.artifacts import load_result
 from lrh_ray.config import parse_config
 from lrh_ray.errors import ConfigError
 from lrh_ray.studies.language_world import language_world
+from lrh_ray.studies.phase_world import phase_world
 from lrh_ray.studies.theorem_world import theorem_world
 from lrh_ray.studies.world_config import WorldConfig
 from lrh_ray.studies.worlds import (
@@ -126,3 +127,23 @@ def test_the_theorem_as_a_study(tmp_path, cluster):
     assert "best control" in " ".join(result.summary)
     with pytest.raises(ConfigError, match="language"):
         language_world(config)
+
+
+def test_the_phase_diagram_is_a_result_whose_numbers_are_the_worlds(cluster, tmp_path):
+    text = f"name: plane\nruns: {tmp_path}\nworld: {{kind: phase, sharpness: [0.5, 2], noises: [0.3, 0.01], seeds: 3}}"
+    folder = phase_world(parse_config(text, WorldConfig, source="x"))
+    result = load_result(folder)
+    assert len(result.measures) == 2 * 2 * 4
+    for noise in (0.3, 0.01):
+        keys = {"model": f"noise {noise:g}", "site": "sharpness 2", "reading": "log-ratios from the joint posterior"}
+        (found,) = [m for m in result.measures if keys.items() <= m.keys.items()]
+        own = [
+            phase_point(place, seed).regime.r_squared
+            for place in phase_places("telling", [2.0], [noise])
+            for seed in range(3)
+        ]
+        assert found.value == pytest.approx(np.mean(own), abs=1e-9)
+        assert found.low <= found.value <= found.high
+    assert phase_world(parse_config(text, WorldConfig, source="x")) == folder
+    with pytest.raises(ConfigError, match="different numbers"):
+        parse_config(text.replace("[0.5, 2]", "[2, 2]"), WorldConfig, source="x")

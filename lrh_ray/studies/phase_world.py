@@ -1,0 +1,121 @@
+"""The phase diagram: in which worlds the theorem's promise holds, exactly and without training a model.
+
+    lrh world CONFIG        # world: {kind: phase, sharpness: [0.5, 1, 2], noises: [0.3, 0.1, 0.01]}
+
+A world is as sharp as its context tells the concepts, and as noisy as its next token fails to. At every point of that
+plane stands how much of a perfect model's log-ratios is a linear map of the joint log-posterior (Theorem 3.1 of
+2503.08980), and of the marginal ones side by side (ConCA), and how much of either target the log-ratios give back.
+
+What can go wrong: where the context tells next to nothing there is little to explain, and a high R^2 says little; the
+table gives H(c|x) beside it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from lrh_ray.analyses.worlds.phase import PhasePoint
+from lrh_ray.artifacts import save_result, standing_result
+from lrh_ray.config import as_plain
+from lrh_ray.records import Measure, Plain, Result, Scalar, Table
+from lrh_ray.runtime.cluster import EMBEDDED
+from lrh_ray.studies.progress import Progress, Silent
+from lrh_ray.studies.result_parts import software
+from lrh_ray.studies.world_config import PhaseWorldConfig, WorldConfig
+from lrh_ray.studies.worlds import over_seeds, phase_places, phase_test
+
+READINGS: Mapping[str, Callable[[PhasePoint], float]] = {
+    "log-ratios from the joint posterior": lambda point: point.regime.r_squared,
+    "log-ratios from the marginal posteriors": lambda point: point.marginal,
+    "joint posterior from the log-ratios": lambda point: point.decoded_joint,
+    "marginal posteriors from the log-ratios": lambda point: point.decoded_marginal,
+}
+
+
+def phase_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
+    """Compute the diagram; returns the folder of the result, at once if the question was answered before."""
+    progress, started, world = progress or Silent(), time.monotonic(), config.phase
+    question = _question(config)
+    if standing := standing_result(question, config.results_path):
+        return standing
+    places = phase_places(world.worlds, world.sharpness, world.noises, world.values)
+    progress.begin(f"{len(places) * world.seeds} worlds, each enumerated")
+    points = phase_test(places, seeds=world.seeds, address=address)
+    found = [points[first : first + world.seeds] for first in range(0, len(points), world.seeds)]
+    measures = tuple(measure for of_place in found for measure in _measures(world, of_place))
+    result = replace(
+        question,
+        summary=tuple(_summary(measures)),
+        measures=measures,
+        tables=(_table(points),),
+        provenance=software(round(time.monotonic() - started, 1)),
+    )
+    return save_result(result, config.results_path)
+
+
+def _question(config: WorldConfig) -> Result:
+    resolved: dict[str, Plain] = {**as_plain(config.world), "interval": "95 %, Student's t over seeds"}
+    return Result(
+        kind="world",
+        title=f"Where the theorem holds: {config.name}",
+        summary=(),
+        asked=as_plain(config),
+        resolved=resolved,
+        inputs={},
+        measures=(),
+    )
+
+
+def _measures(world: PhaseWorldConfig, points: Sequence[PhasePoint]) -> Iterator[Measure]:
+    """One place of the diagram: each reading over the seeds."""
+    place = points[0].place
+    for reading, of in READINGS.items():
+        numbers = over_seeds([of(point) for point in points])
+        yield Measure(
+            name="linear",
+            value=cast(float, numbers["mean"]),
+            unit="share of variance",
+            keys={
+                "model": f"noise {place.next_sharpness:g}",
+                "site": f"sharpness {place.sharpness:g}",
+                "layer": world.sharpness.index(place.sharpness),
+                "reading": reading,
+            },
+            low=cast(float | None, numbers["low"]),
+            high=cast(float | None, numbers["high"]),
+            flags=() if len(points) > 1 else ("one seed: no interval",),
+        )
+
+
+def _summary(measures: Sequence[Measure]) -> Iterator[str]:
+    for reading in list(READINGS)[:2]:
+        own = [measure for measure in measures if measure.keys["reading"] == reading]
+        least, most = min(own, key=lambda found: found.value), max(own, key=lambda found: found.value)
+        yield (
+            f"{reading.capitalize()}: R^2 from {least.value:.3f} ({least.keys['model']}, {least.keys['site']}) to "
+            f"{most.value:.3f} ({most.keys['model']}, {most.keys['site']})."
+        )
+
+
+def _table(points: Sequence[PhasePoint]) -> Table:
+    rows: list[tuple[Scalar, ...]] = [
+        (
+            point.place.next_sharpness,
+            point.place.sharpness,
+            point.seed,
+            point.regime.error,
+            point.regime.total_variation,
+            point.regime.context_entropy,
+            point.shared,
+        )
+        for point in points
+    ]
+    return Table(
+        name="worlds",
+        description="Every world in the theorem's terms: epsilon, mean total variation of p(c|y) between next "
+        "tokens, H(c|x) in nats, and the share of the marginal posteriors that is linear in the joint one.",
+        columns=("noise", "sharpness", "seed", "epsilon", "total variation", "H(c|x)", "shared"),
+        rows=tuple(rows),
+    )
