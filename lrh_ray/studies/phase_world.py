@@ -23,15 +23,16 @@ from lrh_ray.records import Measure, Plain, Result, Scalar, Table
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.result_parts import software
-from lrh_ray.studies.world_config import PhaseWorldConfig, WorldConfig
+from lrh_ray.studies.world_config import WorldConfig
 from lrh_ray.studies.worlds import over_seeds, phase_places, phase_test
 
 READINGS: Mapping[str, Callable[[PhasePoint], float]] = {
-    "log-ratios from the joint posterior": lambda point: point.regime.r_squared,
-    "log-ratios from the marginal posteriors": lambda point: point.marginal,
-    "joint posterior from the log-ratios": lambda point: point.decoded_joint,
-    "marginal posteriors from the log-ratios": lambda point: point.decoded_marginal,
+    "linear_in_the_joint_posterior": lambda point: point.regime.r_squared,
+    "linear_in_the_marginal_posteriors": lambda point: point.marginal,
+    "joint_posterior_given_back": lambda point: point.decoded_joint,
+    "marginal_posteriors_given_back": lambda point: point.decoded_marginal,
 }
+"""What a perfect model's log-ratios are a linear map of, and what is a linear map of them."""
 
 
 def phase_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
@@ -44,7 +45,7 @@ def phase_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Progr
     progress.begin(f"{len(places) * world.seeds} worlds, each enumerated")
     points = phase_test(places, seeds=world.seeds, address=address)
     found = [points[first : first + world.seeds] for first in range(0, len(points), world.seeds)]
-    measures = tuple(measure for of_place in found for measure in _measures(world, of_place))
+    measures = tuple(measure for reading in READINGS for of_place in found for measure in [_measure(reading, of_place)])
     result = replace(
         question,
         summary=tuple(_summary(measures)),
@@ -68,35 +69,27 @@ def _question(config: WorldConfig) -> Result:
     )
 
 
-def _measures(world: PhaseWorldConfig, points: Sequence[PhasePoint]) -> Iterator[Measure]:
-    """One place of the diagram: each reading over the seeds."""
-    place = points[0].place
-    for reading, of in READINGS.items():
-        numbers = over_seeds([of(point) for point in points])
-        yield Measure(
-            name="linear",
-            value=cast(float, numbers["mean"]),
-            unit="share of variance",
-            keys={
-                "model": f"noise {place.next_sharpness:g}",
-                "site": f"sharpness {place.sharpness:g}",
-                "layer": world.sharpness.index(place.sharpness),
-                "reading": reading,
-            },
-            low=cast(float | None, numbers["low"]),
-            high=cast(float | None, numbers["high"]),
-            flags=() if len(points) > 1 else ("one seed: no interval",),
-        )
+def _measure(reading: str, points: Sequence[PhasePoint]) -> Measure:
+    """One place of the diagram, over the seeds."""
+    place, numbers = points[0].place, over_seeds([READINGS[reading](point) for point in points])
+    return Measure(
+        name=reading,
+        value=cast(float, numbers["mean"]),
+        unit="share of variance",
+        keys={"model": f"noise {place.next_sharpness:g}", "site": f"sharpness {place.sharpness:g}"},
+        low=cast(float | None, numbers["low"]),
+        high=cast(float | None, numbers["high"]),
+        flags=() if len(points) > 1 else ("one seed: no interval",),
+    )
 
 
 def _summary(measures: Sequence[Measure]) -> Iterator[str]:
+    def words(measure: Measure) -> str:
+        return f"{measure.value:.3f} ({measure.keys['model']}, {measure.keys['site']})"
+
     for reading in list(READINGS)[:2]:
-        own = [measure for measure in measures if measure.keys["reading"] == reading]
-        least, most = min(own, key=lambda found: found.value), max(own, key=lambda found: found.value)
-        yield (
-            f"{reading.capitalize()}: R^2 from {least.value:.3f} ({least.keys['model']}, {least.keys['site']}) to "
-            f"{most.value:.3f} ({most.keys['model']}, {most.keys['site']})."
-        )
+        own = sorted((measure for measure in measures if measure.name == reading), key=lambda found: found.value)
+        yield f"Log-ratios {reading.replace('_', ' ')}: R^2 from {words(own[0])} to {words(own[-1])}."
 
 
 def _table(points: Sequence[PhasePoint]) -> Table:
