@@ -9,6 +9,7 @@ the right, because no distance from the last layer would be true. In a category,
 Units are those of the drawing (`WIDTH` by `HEIGHT`), which the page scales to the width of its column.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ MIN_PITCH = 17.0
 
 LETTER_WIDTH = 4.8
 """Mean width of a letter of a tick label."""
+
+LAYER = re.compile(r"(?<=[a-z]\.)\d+$")
+"""The number of a site's layer, and not the digits of a decimal fraction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +104,8 @@ def _layer_ticks(frame: Frame, layered: Sequence[int]) -> Iterator[tuple[int, st
 
 
 def _short(name: str, *, room: int) -> str:
-    """The name of a site, or as much of its end as fits: `resid.15` becomes `15`, `final_norm` becomes `norm`."""
+    """The name of a site, or as much of its end as fits: `resid.15` is `15`, `final_norm` `norm`, `noise 0.5` `0.5`."""
     spoken = name.replace("_", " ")
-    ends = (spoken, spoken.rpartition(".")[2], spoken.rpartition(" ")[2])
+    layer = LAYER.search(spoken)
+    ends = (spoken, spoken if layer is None else layer[0], spoken.rpartition(" ")[2])
     return readable(next((end for end in ends if len(end) <= room), spoken), max(2, room))
