@@ -40,11 +40,13 @@ from lrh_ray.analyses.tiles import (
     centre,
     rounded_shift,
     select,
-    tile_buffer,
     tile_slices,
 )
 from lrh_ray.errors import ConfigError, NotEnoughData
 from lrh_ray.layouts import Columns64, Feature64, Labels64, Rows
+
+EVEN = 8
+"""Widths of products are multiples of it: a vector register of float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -79,22 +81,18 @@ class LabelledMoments:
         D, P, C = rows.shape[1], members.shape[1], len(populations)
         grams = np.zeros((P, D + 1, D + 1))
         positives = np.zeros((D + 1, C))
-        buffer = np.empty((min(len(rows), TILE_ROWS), D), TILE_DTYPES[precision])
-        beside = tile_buffer(len(rows), C, precision)
+        buffer = _buffer(len(rows), D, C, precision)
         for tile in tile_slices(len(rows)):
             for inside, keep in _patterns(members[tile]):
-                x = centre(select(rows[tile], keep), shift, buffer)
-                y = beside[: len(x)]  # labels and, in the last column, the one that counts and sums
-                np.multiply(select(labels[tile], keep), inside[populations], out=y[:, :-1], casting="same_kind")
-                gram = x.T @ x  # one buffer on both sides: NumPy computes one triangle (syrk)
-                sums = x.T @ y
+                kept = select(rows[tile], keep)
+                side_by_side = buffer[: len(kept)]
+                centre(kept, shift, side_by_side[:, :D])
+                own = side_by_side[:, D + 1 : D + 1 + C]
+                np.multiply(select(labels[tile], keep), inside[populations], out=own, casting="same_kind")
+                gram, sums = _products(side_by_side, D + 1, C)
                 for p in np.flatnonzero(inside):
-                    grams[p, :-1, :-1] += gram
-                    grams[p, :-1, -1] += sums[:, -1]
-                    grams[p, -1, -1] += len(x)
-                positives[:-1] += sums[:, :-1]
-                positives[-1] += y[:, :-1].sum(axis=0)
-        grams[:, -1, :-1] = grams[:, :-1, -1]
+                    grams[p] += gram
+                positives += sums
         used = rounded_shift(shift, precision)
         return cls(shift=used, populations=populations, grams=grams, positives=positives)
 
@@ -133,6 +131,27 @@ class LabelledMoments:
             positives=num_positive.astype(np.int64),
             positive_offset=self.positives[:-1] / np.maximum(num_positive, 1),
         )
+
+
+def _buffer(num_rows: int, num_features: int, num_labels: int, precision: Precision) -> np.ndarray:
+    """Memory for a tile of [x, 1, y] side by side, and columns of zeros up to an even width."""
+    width = -(-(num_features + 1 + num_labels) // EVEN) * EVEN
+    buffer = np.zeros((min(num_rows, TILE_ROWS), width), TILE_DTYPES[precision])
+    buffer[:, num_features] = 1.0
+    return buffer
+
+
+def _products(side_by_side: np.ndarray, width: int, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Products of [x, 1] with itself and with the labels.
+
+    With one buffer on both sides NumPy computes one triangle (syrk), and a few more columns of it cost less than a
+    narrow product of their own; many labels do not.
+    """
+    if num_labels < width:
+        whole = side_by_side.T @ side_by_side
+        return whole[:width, :width], whole[:width, width : width + num_labels]
+    x, y = side_by_side[:, :width], side_by_side[:, width : width + num_labels]
+    return x.T @ x, x.T @ y
 
 
 def _patterns(members: Members) -> Iterator[tuple[np.ndarray, np.ndarray]]:
