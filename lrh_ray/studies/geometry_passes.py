@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,11 +14,30 @@ from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.geometry_records import CONTEXTS, SiteGains, SiteScale
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A sealed store, which workers keep open."""
+
+    location: Location
+    root: str
+
+    def open(self) -> Store:
+        return _opened(self.location, self.root)
+
+
+@lru_cache(maxsize=4)
+def _opened(location: Location, root: str) -> Store:  # noqa: ARG001  # the root says which store stands there
+    return open_store(location)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeometryRows:
     """Which rows of a store belong to which group of documents, and to which value of a concept."""
 
-    location: Location
+    place: Place
+    sinks: Place
+    """The store whose attention sinks are left out: that of the trained model for its untrained twin too, so that both
+    are measured on the same tokens."""
     config: GeometryConfig
     groups: np.ndarray
     """[sequences] group of the jackknife."""
@@ -29,13 +49,16 @@ class GeometryRows:
     def num_groups(self) -> int:
         return self.config.groups * self.num_codes
 
-    def block(self, store: Store, site: str, block: int) -> tuple[Rows, np.ndarray]:
-        """Rows that stand for text, and the number of group and value of each."""
-        keys = store.keys(block)
+    def kept(self, block: int) -> np.ndarray:
+        """Which rows of a block stand for text, without sinks if they are to be left out."""
+        keys = self.place.open().keys(block)
         kept = keys.char_end > keys.char_start
-        if self.config.sinks == "drop":
-            kept &= ~store.sink_mask(block)
-        sequence = keys.doc[kept].astype(np.int64)
+        return kept & ~self.sinks.open().sink_mask(block) if self.config.sinks == "drop" else kept
+
+    def block(self, site: str, block: int) -> tuple[Rows, np.ndarray]:
+        """Those rows, and the number of group and value of each."""
+        store, kept = self.place.open(), self.kept(block)
+        sequence = store.keys(block).doc[kept].astype(np.int64)
         return store.block_rows(site, block)[kept], self.groups[sequence] * self.num_codes + self.codes[sequence]
 
 
@@ -70,7 +93,7 @@ class SumPass:
     site: str
 
     def __call__(self, block: int) -> RowSums:
-        rows, _ = self.rows.block(open_store(self.rows.location), self.site, block)
+        rows, _ = self.rows.block(self.site, block)
         x = rows.astype(np.float64)
         return RowSums(total=x.sum(axis=0), squares=float(np.einsum("nd,nd->", x, x)), rows=len(x))
 
@@ -84,7 +107,7 @@ class GramPass:
     mean: np.ndarray
 
     def __call__(self, block: int) -> UnitGrams:
-        rows, groups = self.rows.block(open_store(self.rows.location), self.site, block)
+        rows, groups = self.rows.block(self.site, block)
         return UnitGrams.of(rows, self.mean, groups=groups, num_groups=self.rows.num_groups)
 
 
@@ -96,8 +119,8 @@ class GainTask:
     sequences: Sequence[int]
 
     def __call__(self, scale: SiteScale) -> SiteGains:
-        store, config = open_store(self.rows.location), self.rows.config
-        texts = [self._document(store, scale, sequence) for sequence in self.sequences]
+        config = self.rows.config
+        texts = [self._document(scale, sequence) for sequence in self.sequences]
         shape = (2, len(texts), len(CONTEXTS))
         information, ridge = np.full(shape, np.nan), np.full(shape, np.nan)
         lasso = np.full((2, len(texts), config.selected), np.nan)
@@ -116,12 +139,10 @@ class GainTask:
         groups = self.rows.groups[np.asarray(self.sequences)]
         return SiteGains(information=information, ridge=ridge, lasso=lasso, groups=groups)
 
-    def _document(self, store: Store, scale: SiteScale, sequence: int) -> np.ndarray:
+    def _document(self, scale: SiteScale, sequence: int) -> np.ndarray:
         """The first rows of a document, centred, of mean squared length 1 over the corpus."""
+        store = self.rows.place.open()
         block = int(store.plan.block_of_sequence[sequence])
-        keys = store.keys(block)
-        inside = (keys.doc == sequence) & (keys.char_end > keys.char_start)
-        if self.rows.config.sinks == "drop":
-            inside &= ~store.sink_mask(block)
+        inside = self.rows.kept(block) & (store.keys(block).doc == sequence)
         rows = store.block_rows(scale.site, block)[inside][: self.rows.config.gain_tokens]
         return np.asarray((rows.astype(np.float64) - scale.mean) / np.sqrt(scale.mean_square))

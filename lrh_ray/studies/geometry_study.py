@@ -33,7 +33,7 @@ from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.geometry_config import GeometryConfig
-from lrh_ray.studies.geometry_passes import GainTask, GeometryRows, GramPass, SumPass
+from lrh_ray.studies.geometry_passes import GainTask, GeometryRows, GramPass, Place, SumPass
 from lrh_ray.studies.geometry_records import FamilyMember, SiteGains, SiteGeometry, SiteScale, Spectra
 from lrh_ray.studies.geometry_result import make_family_result, make_geometry_result
 from lrh_ray.studies.progress import Progress, Silent
@@ -70,7 +70,8 @@ def geometry(config: RunConfig, *, address: str = EMBEDDED, progress: Progress |
     with connected(address):
         for model, opened in stores.items():
             rows = GeometryRows(
-                location=absolute(opened.location),
+                place=_place(opened),
+                sinks=_place(store),
                 config=config.geometry,
                 groups=groups,
                 codes=codes,
@@ -116,6 +117,10 @@ def family_geometry(
         members.append(FamilyMember(name=name, parameters=described.tree.num_parameters, result=result))
     seconds = round(time.monotonic() - started, 1)
     return save_result(make_family_result(config, members, seconds), config.results_path)
+
+
+def _place(store: Store) -> Place:
+    return Place(location=absolute(store.location), root=store.root)
 
 
 def _question(config: RunConfig, stores: dict[str, Store]) -> Result:

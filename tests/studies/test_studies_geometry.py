@@ -73,6 +73,9 @@ def test_what_training_took_away_is_a_difference_of_ranks(result):
         (untrained,) = measures(result, "effective_rank", model="untrained", **keys)
         assert found.value == pytest.approx(untrained.value - trained.value)
     assert len(measures(result, "diff_erank")) == 3 * len(SITES)
+    (rows,) = [table for table in result.tables if table.name == "rows"]
+    counted = {model: [row[3] for row in rows.rows if row[0] == model] for model in ("trained", "untrained")}
+    assert counted["trained"] == counted["untrained"]
 
 
 def test_own_context_tells_more_than_that_of_another_document(result):
