@@ -35,6 +35,7 @@ def test_the_first_forty_lines_hold_picture_commands_example_and_cluster():
 
 
 @pytest.mark.model
+@pytest.mark.timeout(900)  # the whole tiny demo: two minutes on a quiet machine
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     try:
         resolve_checkpoint(next(iter(PREPARED)))
