@@ -18,12 +18,11 @@ from typing import cast
 
 from lrh_ray.analyses.worlds.phase import PhasePoint
 from lrh_ray.artifacts import save_result, standing_result
-from lrh_ray.config import as_plain
-from lrh_ray.records import Measure, Plain, Result, Scalar, Table
+from lrh_ray.records import Measure, Scalar, Table
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.result_parts import software
-from lrh_ray.studies.world_config import WorldConfig
+from lrh_ray.studies.world_config import WorldConfig, world_question
 from lrh_ray.studies.worlds import over_seeds, phase_places, phase_test
 
 READINGS: Mapping[str, Callable[[PhasePoint], float]] = {
@@ -38,14 +37,14 @@ READINGS: Mapping[str, Callable[[PhasePoint], float]] = {
 def phase_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
     """Compute the diagram; returns the folder of the result, at once if the question was answered before."""
     progress, started, world = progress or Silent(), time.monotonic(), config.phase
-    question = _question(config)
+    question = world_question(config, f"Where the theorem holds: {config.name}")
     if standing := standing_result(question, config.results_path):
         return standing
     places = phase_places(world.worlds, world.sharpness, world.noises, world.values)
     progress.begin(f"{len(places) * world.seeds} worlds, each enumerated")
     points = phase_test(places, seeds=world.seeds, address=address)
     found = [points[first : first + world.seeds] for first in range(0, len(points), world.seeds)]
-    measures = tuple(measure for reading in READINGS for of_place in found for measure in [_measure(reading, of_place)])
+    measures = tuple(_measure(reading, of_place) for reading in READINGS for of_place in found)
     result = replace(
         question,
         summary=tuple(_summary(measures)),
@@ -54,19 +53,6 @@ def phase_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Progr
         provenance=software(round(time.monotonic() - started, 1)),
     )
     return save_result(result, config.results_path)
-
-
-def _question(config: WorldConfig) -> Result:
-    resolved: dict[str, Plain] = {**as_plain(config.world), "interval": "95 %, Student's t over seeds"}
-    return Result(
-        kind="world",
-        title=f"Where the theorem holds: {config.name}",
-        summary=(),
-        asked=as_plain(config),
-        resolved=resolved,
-        inputs={},
-        measures=(),
-    )
 
 
 def _measure(reading: str, points: Sequence[PhasePoint]) -> Measure:

@@ -19,12 +19,11 @@ from lrh_ray.analyses.worlds.direct import DirectTrial, direct_world
 from lrh_ray.analyses.worlds.learning import Recipe
 from lrh_ray.analyses.worlds.theorem import diversity, identity_error
 from lrh_ray.artifacts import save_result, standing_result
-from lrh_ray.config import as_plain
-from lrh_ray.records import Measure, Plain, Result, Scalar, Table
+from lrh_ray.records import Measure, Plain, Scalar, Table
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.result_parts import software
-from lrh_ray.studies.world_config import WorldConfig
+from lrh_ray.studies.world_config import WorldConfig, world_question
 from lrh_ray.studies.worlds import direct_test, over_seeds
 
 UNIT = "share of variance"
@@ -34,7 +33,7 @@ LOGITS, FEATURES = "logits, from the posterior", "posterior, from the features"
 def theorem_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
     """Train and read all models; returns the folder of the result, at once if the question was answered before."""
     progress, started, world = progress or Silent(), time.monotonic(), config.theorem
-    question = _question(config)
+    question = world_question(config, f"Are features log-posteriors? {config.name}")
     if standing := standing_result(question, config.results_path):
         return standing
     progress.begin(f"training {len(world.noises) * world.seeds} pairs of models in worlds of known concepts")
@@ -48,19 +47,6 @@ def theorem_world(config: WorldConfig, *, address: str = EMBEDDED, progress: Pro
         provenance=software(round(time.monotonic() - started, 1)),
     )
     return save_result(result, config.results_path)
-
-
-def _question(config: WorldConfig) -> Result:
-    resolved: dict[str, Plain] = {**as_plain(config.world), "interval": "95 %, Student's t over seeds"}
-    return Result(
-        kind="world",
-        title=f"Are features log-posteriors? {config.name}",
-        summary=(),
-        asked=as_plain(config),
-        resolved=resolved,
-        inputs={},
-        measures=(),
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lrh_ray.config import settings
+from lrh_ray.config import as_plain, settings
 from lrh_ray.errors import ConfigError
+from lrh_ray.records import Result
 from lrh_ray.runtime.config import PoolConfig, TrainConfig
 from lrh_ray.studies.run import RUN_NAME
 
@@ -224,3 +225,16 @@ class WorldConfig:
     @property
     def results_path(self) -> Path:
         return self.folder / "results"
+
+
+def world_question(config: WorldConfig, title: str) -> Result:
+    """The result of a study over seeds without its answer: what was asked."""
+    return Result(
+        kind="world",
+        title=title,
+        summary=(),
+        asked=as_plain(config),
+        resolved={**as_plain(config.world), "interval": "95 %, Student's t over seeds"},
+        inputs={},
+        measures=(),
+    )
