@@ -75,6 +75,8 @@ bench-store: install
 bench-extract: install
 	$(BIN)/lrh model prepare smollm2
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/extract.py --json benchmarks/results/extract.json
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/extract.py --json benchmarks/results/extract_all.json --only all \
+	  --pairs 30 --peers
 	$(BIN)/python benchmarks/table.py
 
 # Wheels for a GPU machine without a package index, where benchmarks/extract.py runs without Ray (docs/extraction.md).

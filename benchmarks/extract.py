@@ -1,6 +1,7 @@
 """How much slower a model runs when its hidden states are kept, durably and exactly once.
 
     python benchmarks/extract.py --json benchmarks/results/extract.json            # SmolLM2: 1, 4 and all sites
+    python benchmarks/extract.py --json benchmarks/results/extract_all.json --only all --pairs 30 --peers
     python benchmarks/extract.py --json /tmp/e.json --model FOLDER --sites resid.3 resid.0:5
 
 In one process, alternating on the same block of real text: a bare forward to the same depth (nobody listens, no
@@ -12,7 +13,10 @@ extraction), by the clock and in CPU seconds of the process, each the median ove
 - R_max  min(1, S / (bytes a second the bare forward makes)): what a perfect system reaches;
 - E      R / R_max.
 
-Peers do the same work on the same batches: `output_hidden_states=True` and `np.save` in the same process; nnsight,
+Documents of equal length say what keeping costs. Two more cases say what people wait for: one site at mid-depth, and
+documents of the lengths they have.
+
+Peers do the same work on the same tokens: `output_hidden_states=True` and `np.save` in the same process; nnsight,
 TransformerLens and SAELens (one site) each in an environment of its own, against the bare forward of its own process.
 """
 
@@ -39,7 +43,7 @@ from store_rows import scratch
 from store_write import empty
 from transformers import AutoModel
 
-from lrh_ray.models.batches import plan_batches
+from lrh_ray.models.batches import Lengths, plan_batches
 from lrh_ray.models.checkpoints import Checkpoint, resolve_checkpoint
 from lrh_ray.models.compute import compute_dtype
 from lrh_ray.models.config import ModelConfig
@@ -54,11 +58,22 @@ from lrh_ray.store.plan import Plan, make_plan
 from lrh_ray.store.seal import create_store
 from lrh_ray.store.writer import BlockWriter
 
-RESULTS = "benchmarks/results/extract.json"
+RESULTS = "benchmarks/results"
 TARGETS = {1: 0.97, 4: 0.97, "all": 0.93}
 EARLY_EXIT_TARGET = 1.8
 PEER_TOKENS = 2048
 """Of a block, for peers in environments of their own: they have no commit that a larger block would spread."""
+LONGEST = 4
+"""Documents of their own lengths are cut at so many times `--document-tokens`."""
+BY_HAND = 8
+"""Documents of a batch in a script written by hand."""
+
+Batching = Callable[[Lengths], Sequence[np.ndarray]]
+"""Which sequences of a block share a forward pass, from their lengths."""
+LONGEST = 4
+"""Documents of their own lengths are cut at so many times `--document-tokens`."""
+BY_HAND = 8
+"""Documents of a batch in a script written by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +88,20 @@ class Case:
     corpus: Corpus
 
     @classmethod
-    def of(cls, options: argparse.Namespace, sites: Sequence[str], num_blocks: int) -> "Case":
+    def of(
+        cls, options: argparse.Namespace, sites: Sequence[str], num_blocks: int, *, own_lengths: bool = False
+    ) -> "Case":
         checkpoint = resolve_checkpoint(options.model)
         config = ModelConfig(name=options.model, threads=options.threads, batch_tokens=options.batch_tokens)
+        window = options.document_tokens * (LONGEST if own_lengths else 1)
         num = num_blocks * options.tokens // options.document_tokens
-        texts = real_documents(num)
-        tokenizer = load_tokenizer(checkpoint)
-        tokens = equal_documents(
-            tokenize(texts, tokenizer, render="raw", bos="tokenizer", window=options.document_tokens, too_long="split"),
-            num,
+        texts = docstrings(num) if own_lengths else real_documents(num)
+        tokens = tokenize(
+            texts, load_tokenizer(checkpoint), render="raw", bos="tokenizer", window=window, too_long="split"
         )
+        if not own_lengths:
+            tokens = equal_documents(tokens, num)
+        num = len(tokens.document_ids)
         documents = [Document(id=str(i), text=texts[i % len(texts)].text) for i in range(num)]
         facts = model_facts(checkpoint, config, sites)
         corpus = Corpus(documents=tuple(documents), concepts=(), skipped=0, digest="bench")
@@ -97,13 +116,18 @@ class Case:
         )
 
     @property
+    def compute(self) -> str:
+        """Number format of the products, ours and the peers'."""
+        return compute_dtype(cast(DtypeName, self.plan.identity["model_dtype"]), self.config, "cpu")
+
+    @property
     def bytes_per_token(self) -> int:
         item = 4 if self.plan.dtype == "float32" else 2
         return sum(site.width for site in self.plan.sites) * item
 
 
-def real_documents(num: int) -> list[Document]:
-    """Docstrings of Python's own library: real text that is on every machine."""
+def docstrings(num: int) -> list[Document]:
+    """Docstrings of Python's own library, each a document: real text of real lengths that is on every machine."""
     import ast
 
     folder = Path(os.__file__).parent
@@ -114,8 +138,12 @@ def real_documents(num: int) -> list[Document]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
                 texts.append(text)
-    joined = "\n\n".join(texts)
-    size = 2000
+    return [Document(id=str(i), text=text) for i, text in enumerate(texts[:num])]
+
+
+def real_documents(num: int) -> list[Document]:
+    """The same text in pieces of one size."""
+    joined, size = "\n\n".join(document.text for document in docstrings(sys.maxsize)), 2000
     return [Document(id=str(i), text=joined[i * size : (i + 1) * size]) for i in range(min(num, len(joined) // size))]
 
 
@@ -228,18 +256,18 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
         }
         met = None if target is None else min(record["ratio"], record["cpu_ratio"]) >= target
         records = [{"measure": "extract", "target": target, "met": met, **facts, **record}]
-        peer = Side(
-            name="output_hidden_states and np.save",
-            run=partial(save_hidden_states, case, blocks, folder / "peer"),
-            after=partial(empty, folder / "peer"),
-        )
-        (folder / "peer").mkdir()
+        by_hand = partial(plan_batches, batch_tokens=options.batch_tokens)
+        peer = hand_written(case, blocks, folder / "peer", by_hand)
         peer_record = paired(limit, peer, pairs=options.pairs // 2 + 1, quiet=quiet)
         records.append({**facts, "measure": "peer", "target": None, "e": None, **peer_record})
     records += [{**facts, "measure": "peer", "target": None, "e": None, **one} for one in measure_peers(options, case)]
-    for one in records[1:]:
-        one["ahead"] = record["ratio"] > one["ratio"]
-    return records
+    return [records[0], *(beside(record, one) for one in records[1:])]
+
+
+def beside(ours: Record, peer: Record) -> Record:
+    """A peer's record with how it compares: `apart` if the intervals of the medians do not overlap."""
+    (low, high), (peer_low, peer_high) = ours["interval"], peer["interval"]
+    return {**peer, "ahead": ours["ratio"] > peer["ratio"], "apart": low > peer_high or peer_low > high}
 
 
 def measure_peers(options: argparse.Namespace, case: Case) -> list[Record]:
@@ -256,6 +284,7 @@ def measure_peers(options: argparse.Namespace, case: Case) -> list[Record]:
                 case.checkpoint.path,
                 token_ids.reshape(-1, options.document_tokens),
                 [layer or 0 for layer in layers],
+                dtype=case.compute,
                 batch=options.batch_tokens // options.document_tokens,
                 pairs=max(3, options.pairs // 3),
                 disk=options.disk,
@@ -270,18 +299,33 @@ def measure_peers(options: argparse.Namespace, case: Case) -> list[Record]:
 _peer_models: dict[str, Any] = {}
 
 
-def save_hidden_states(case: Case, blocks: Blocks, folder: Path) -> None:
-    """What people write by hand: all hidden states of the whole model, one file per site and batch."""
+def hand_written(case: Case, blocks: Blocks, folder: Path, batches: Batching) -> Side:
+    """What people write by hand, on the block whose turn it is."""
+    folder.mkdir()
+    return Side(
+        name="output_hidden_states and np.save",
+        run=partial(save_hidden_states, case, blocks, folder, batches),
+        after=partial(empty, folder),
+    )
+
+
+def save_hidden_states(case: Case, blocks: Blocks, folder: Path, batches: Batching) -> None:
+    """All hidden states of the whole model, padded to the longest of a batch; one file per site and batch."""
     if not _peer_models:
-        compute = getattr(torch, compute_dtype(cast(DtypeName, case.plan.identity["model_dtype"]), case.config, "cpu"))
-        _peer_models["model"] = AutoModel.from_pretrained(case.checkpoint.path, dtype=compute).eval()
+        dtype = getattr(torch, case.compute)
+        _peer_models["model"] = AutoModel.from_pretrained(case.checkpoint.path, dtype=dtype).eval()
     model, block = _peer_models["model"], blocks.tokens()
     with torch.inference_mode():
-        for number, members in enumerate(plan_batches(block.lengths, case.config.batch_tokens)):
-            ids = np.stack([block.token_ids[block.starts[m] : block.starts[m + 1]] for m in members])
-            states = model(torch.from_numpy(ids.astype(np.int64)), output_hidden_states=True).hidden_states
+        for number, members in enumerate(batches(block.lengths)):
+            mask = torch.arange(int(block.lengths[members].max())) < torch.from_numpy(block.lengths[members])[:, None]
+            ids = torch.zeros(mask.shape, dtype=torch.int64)
+            for row, m in enumerate(members):
+                ids[row, mask[row]] = torch.from_numpy(
+                    block.token_ids[block.starts[m] : block.starts[m + 1]].astype(np.int64)
+                )
+            states = model(ids, attention_mask=None if mask.all() else mask, output_hidden_states=True).hidden_states
             for site in case.plan.sites:
-                rows = as_numpy(states[site.layer].to(getattr(torch, case.plan.dtype)))
+                rows = as_numpy(states[site.layer][mask].to(getattr(torch, case.plan.dtype)))
                 np.save(folder / f"{number}.{site.name}.npy", rows.view(np.uint16))
     for path in folder.iterdir():
         with path.open("rb") as file:
@@ -303,22 +347,54 @@ def sink_bandwidth(case: Case, folder: Path) -> float:
     return data.size * len(case.plan.sites) / median(taken)
 
 
-def measure_early_exit(options: argparse.Namespace, num_layers: int, quiet: Quiet) -> Record:
-    """Extraction at mid-depth against a bare forward through all blocks."""
+def measure_early_exit(options: argparse.Namespace, num_layers: int, quiet: Quiet) -> list[Record]:
+    """Extraction at mid-depth, and the same by hand, against a bare forward through all blocks."""
     site = f"resid.{num_layers // 2}"
     case = Case.of(options, [site], options.pairs * 3 + 2)
     whole = model_facts(case.checkpoint, case.config, ["final_norm"]).sites
+    batches = partial(plan_batches, batch_tokens=options.batch_tokens)
+    with closing(TransformersBackend(case.checkpoint, case.config, whole)) as full:
+        limit = "bare forward through all blocks"
+        ours, peer = beside_by_hand(options, case, batches, quiet, limit=limit, model=full)
+    met = ours["ratio"] >= EARLY_EXIT_TARGET
+    ours = {"measure": "early exit", "target": EARLY_EXIT_TARGET, "met": met, **ours}
+    return [{"sites": f"{site}, early exit", **record} for record in (ours, peer)]
+
+
+def measure_own_lengths(options: argparse.Namespace, sites: Sequence[str], quiet: Quiet) -> list[Record]:
+    """Documents of the lengths they have; a script written by hand takes them as they come, and pads."""
+    case = Case.of(options, sites, options.pairs * 3 + 2, own_lengths=True)
+    ours, peer = beside_by_hand(options, case, by_arrival, quiet, limit="bare forward to the same depth")
+    ours = {"measure": "own lengths", "target": None, "met": None, **ours}
+    return [{"sites": f"{len(sites)}, own lengths", **record} for record in (ours, peer)]
+
+
+def by_arrival(lengths: Lengths) -> Sequence[np.ndarray]:
+    return np.split(np.arange(len(lengths)), range(BY_HAND, len(lengths), BY_HAND))
+
+
+def beside_by_hand(
+    options: argparse.Namespace,
+    case: Case,
+    batches: Batching,
+    quiet: Quiet,
+    *,
+    limit: str,
+    model: TransformersBackend | None = None,
+) -> tuple[Record, Record]:
+    """Extraction, and the same by hand, both against the bare forward of `model`; by default to the same depth."""
     with (
         scratch(options.disk) as folder,
         closing(TransformersBackend(case.checkpoint, case.config, case.plan.sites)) as backend,
-        closing(TransformersBackend(case.checkpoint, case.config, whole)) as full,
     ):
         blocks = Blocks(case, folder / "store")
-        limit = Side(name="bare forward through all blocks", run=partial(bare, full, blocks))
-        ours = Side(name=f"extraction of {site}", run=partial(blocks.extract, backend), after=blocks.turn)
-        record = paired(limit, ours, pairs=options.pairs, quiet=quiet)
-    met = record["ratio"] >= EARLY_EXIT_TARGET
-    return {"measure": "early exit", "target": EARLY_EXIT_TARGET, "met": met, "sites": site, **record}
+        forward = Side(name=limit, run=partial(bare, model or backend, blocks))
+        ours = Side(name="extraction, durable and committed", run=partial(blocks.extract, backend), after=blocks.turn)
+        record = paired(forward, ours, pairs=options.pairs, quiet=quiet)
+        peer = paired(
+            forward, hand_written(case, blocks, folder / "peer", batches), pairs=options.pairs // 2 + 1, quiet=quiet
+        )
+    return record, beside(record, {"measure": "peer", "target": None, **peer})
 
 
 def run(options: argparse.Namespace) -> Record:
@@ -332,11 +408,14 @@ def run(options: argparse.Namespace) -> Record:
     }
     if options.sites:
         choices = {" ".join(options.sites): options.sites}
+    elif options.only:
+        choices = {name: sites for name, sites in choices.items() if str(name) == options.only}
     records: list[Record] = []
     for name, sites in choices.items():
         records += measure_sites(options, name, sites, quiet)
-    if not options.sites:
-        records.append(measure_early_exit(options, num_layers, quiet))
+    if not options.sites and not options.only:
+        records += measure_early_exit(options, num_layers, quiet)
+        records += measure_own_lengths(options, choices[4], quiet)
     return {
         "command": shlex.join(["python", "benchmarks/extract.py", *options.spoken]),
         "machine": {**machine_facts(), "torch": torch.__version__, "threads": options.threads},
@@ -359,6 +438,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--sites", nargs="*", help="one choice of sites instead of 1, 4 and all")
+    parser.add_argument("--only", choices=[str(name) for name in TARGETS], help="one of the choices, with more --pairs")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=4096, help="of a block; a run's own are larger")
     parser.add_argument("--document-tokens", type=int, default=128)
@@ -370,7 +450,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     place = str(options.json)
     options.missing = {}
-    options.spoken = [word if word != place else RESULTS for word in arguments]
+    options.spoken = [word if word != place else f"{RESULTS}/{options.json.name}" for word in arguments]
     facts = run(options)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")

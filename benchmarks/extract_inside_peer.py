@@ -30,13 +30,14 @@ Run = Callable[[Path], None]
 def save(folder: Path, batch: int, states: dict[int, Any]) -> None:
     """One file per layer and batch; NumPy has no bfloat16, so its bits are saved."""
     for layer, state in states.items():
-        np.save(folder / f"{batch}.{layer}.npy", state.detach().contiguous().view(torch.int16).numpy())
+        rows = state.detach().to(torch.bfloat16).contiguous()
+        np.save(folder / f"{batch}.{layer}.npy", rows.view(torch.int16).numpy())
 
 
 def nnsight(options: argparse.Namespace, batches: Batches) -> Run:
     from nnsight import LanguageModel
 
-    model = LanguageModel(options.model, dtype=torch.bfloat16, dispatch=True)
+    model = LanguageModel(options.model, dtype=options.dtype, dispatch=True)
 
     def run(folder: Path) -> None:
         for number, ids in enumerate(batches):
@@ -53,7 +54,7 @@ def nnsight(options: argparse.Namespace, batches: Batches) -> Run:
 def transformer_lens(options: argparse.Namespace, batches: Batches) -> Run:
     from transformer_lens.model_bridge import TransformerBridge
 
-    model = TransformerBridge.boot_transformers(options.model, device="cpu", dtype=torch.bfloat16)
+    model = TransformerBridge.boot_transformers(options.model, device="cpu", dtype=options.dtype)
     names = {layer: f"blocks.{layer - 1}.hook_out" if layer else "blocks.0.hook_in" for layer in options.layers}
 
     def run(folder: Path) -> None:
@@ -88,7 +89,7 @@ def sae_lens(options: argparse.Namespace, batches: Batches) -> Run:
         dtype="float32",
         device="cpu",
         buffer_size_gb=ids.numel() * width * 4 / 1e9 + 1e-9,
-        model_from_pretrained_kwargs={"dtype": torch.bfloat16},
+        model_from_pretrained_kwargs={"dtype": options.dtype},
         prepend_bos=False,
         streaming=False,
     )
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", type=Path, required=True)
     parser.add_argument("--layers", type=int, nargs="+", required=True)
+    parser.add_argument("--dtype", type=partial(getattr, torch), required=True, help="of weights and products")
     parser.add_argument("--batch", type=int, default=8, help="documents of a batch")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -138,7 +140,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tokens = torch.from_numpy(np.load(options.tokens))
     batches = torch.split(tokens, options.batch)
-    limit = AutoModel.from_pretrained(options.model, dtype=torch.bfloat16, num_hidden_layers=max(options.layers)).eval()
+    limit = AutoModel.from_pretrained(options.model, dtype=options.dtype, num_hidden_layers=max(options.layers)).eval()
     package, make = PEERS[options.peer]
     run = make(options, batches)
     scratch = Path(tempfile.mkdtemp(dir=options.disk))

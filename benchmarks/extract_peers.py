@@ -45,7 +45,15 @@ def environment(peer: str) -> Path:
 
 
 def peer_record(
-    peer: str, model: Path, token_ids: np.ndarray, layers: Sequence[int], *, batch: int, pairs: int, disk: Path
+    peer: str,
+    model: Path,
+    token_ids: np.ndarray,
+    layers: Sequence[int],
+    *,
+    dtype: str,
+    batch: int,
+    pairs: int,
+    disk: Path,
 ) -> Record:
     """The residual stream at `layers` kept by a peer, against the bare forward of its own process.
 
@@ -57,7 +65,8 @@ def peer_record(
     python = environment(peer)
     saved = disk / "peer-tokens.npy"
     np.save(saved, token_ids)
-    settings = {"--model": model, "--tokens": saved, "--batch": batch, "--pairs": pairs, "--disk": disk}
+    settings = {"--model": model, "--tokens": saved, "--dtype": dtype, "--batch": batch, "--pairs": pairs}
+    settings["--disk"] = disk
     command = [str(python), str(Path(__file__).with_name("extract_inside_peer.py")), peer]
     command += [str(word) for item in settings.items() for word in item] + ["--layers", *map(str, layers)]
     say(f"  {peer} / bare forward of its own process")

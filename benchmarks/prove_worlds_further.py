@@ -1,15 +1,17 @@
 """What `prove_worlds.py` shows beyond A0 to A2: spheres (D), two runs (E), steering (F), the phase diagram (G)."""
 
+from operator import attrgetter
 from typing import Any
-
-import numpy as np
 
 from lrh_ray.analyses.worlds.agreement import Agreement, AgreementTrial
 from lrh_ray.analyses.worlds.phase import PhasePoint, WidthTrial
 from lrh_ray.analyses.worlds.sphere_learning import SphereRecipe, SphereTrial
 from lrh_ray.analyses.worlds.steering import SteeringTrial
+from lrh_ray.studies.agreement_world import READ
+from lrh_ray.studies.steering_world import MODELS, over_concepts
 from lrh_ray.studies.worlds import (
     agreement_test,
+    at_noise,
     phase_places,
     phase_test,
     sphere_test,
@@ -64,7 +66,7 @@ def verdicts_of_spheres(found: dict[str, Any]) -> dict[str, bool]:
 def runs() -> list[dict[str, Any]]:
     """E: two models of one world from different seeds, and their controls."""
     trials = agreement_test(NOISES[-1:], seeds=SEEDS)
-    return tabulate(trials, lambda one: {"noise": one.noise}, _of_runs)
+    return tabulate(trials, at_noise, _of_runs)
 
 
 def _of_runs(trial: AgreementTrial) -> dict[str, float]:
@@ -73,13 +75,7 @@ def _of_runs(trial: AgreementTrial) -> dict[str, float]:
 
 
 def _measures(found: Agreement) -> dict[str, float]:
-    return {
-        "R^2": found.r_squared,
-        "CCA": found.canonical,
-        "MCC after ICA": found.unmixed,
-        "MCC": found.matched,
-        "ICA converged": float(found.converged),
-    }
+    return {**{name: read(found) for name, read in READ.items()}, "ICA converged": float(found.converged)}
 
 
 def verdicts_of_runs(found: list[dict[str, Any]]) -> dict[str, bool]:
@@ -95,13 +91,13 @@ def verdicts_of_runs(found: list[dict[str, Any]]) -> dict[str, bool]:
 
 def steering() -> list[dict[str, Any]]:
     """F: Corollary 4.2 in trained and in perfect models; means over the concepts of each world."""
-    return tabulate(steering_test(NOISES, seeds=SEEDS), lambda one: {"noise": one.noise}, _of_steering)
+    return tabulate(steering_test(NOISES, seeds=SEEDS), at_noise, _of_steering)
 
 
 def _of_steering(trial: SteeringTrial) -> dict[str, float]:
     return {
-        f"{name}: {measure}": float(np.mean([getattr(one, measure) for one in steered]))
-        for name, steered in (("trained", trial.trained), ("perfect", trial.perfect))
+        f"{model}: {measure}": over_concepts(trial, model, attrgetter(measure))
+        for model in MODELS
         for measure in ("slope", "low", "high", "explained", "leakage", "null")
     }
 

@@ -116,9 +116,19 @@ def test_extraction_is_measured_at_every_number_of_sites_with_its_limit(extracti
         assert record["met"] == (min(record["ratio"], record["cpu_ratio"]) >= record["target"])
     assert [record["target"] for record in extraction["measures"] if record["measure"] == "early exit"] == [1.8]
     peers = [record for record in extraction["measures"] if record["measure"] == "peer"]
-    assert [record["ahead"] for record in peers] == [
-        one["ratio"] > peer["ratio"] for one, peer in zip(ours, peers, strict=True)
+    ours += [
+        record
+        for name in ("early exit", "own lengths")
+        for record in extraction["measures"]
+        if record["measure"] == name
     ]
+    assert len(ours) == 5
+    for one, peer in zip(ours, peers, strict=True):
+        assert peer["sites"] == one["sites"]
+        assert peer["ahead"] == (one["ratio"] > peer["ratio"])
+        assert peer["apart"] == (
+            max(one["interval"]) < min(peer["interval"]) or max(peer["interval"]) < min(one["interval"])
+        )
 
 
 def test_the_page_about_extraction_shows_its_figures(extraction):
@@ -128,8 +138,9 @@ def test_the_page_about_extraction_shows_its_figures(extraction):
 
 
 def test_the_page_about_extraction_in_the_docs_is_the_one_that_the_results_make():
-    facts = json.loads((ROOT / "benchmarks" / "results" / "extract.json").read_text())
-    assert (ROOT / "docs" / "benchmarks-extraction.md").read_text() == module("table").extraction_page(facts)
+    names = ("extract.json", "extract_all.json")
+    runs = [json.loads((ROOT / "benchmarks" / "results" / name).read_text()) for name in names]
+    assert (ROOT / "docs" / "benchmarks-extraction.md").read_text() == module("table").extraction_page(*runs)
 
 
 def test_the_page_in_the_docs_is_the_one_that_the_results_make():
