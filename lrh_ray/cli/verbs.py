@@ -184,6 +184,14 @@ def geometry(config: ConfigPath, overrides: Set = [], address: Address = "embedd
 
 
 @app.command()
+def intrinsic(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+    """Find the few dimensions of each site that carry a concept, and how many bits of it they hold."""
+    from lrh_ray.studies.intrinsic_study import intrinsic
+
+    answer(intrinsic, _config(config, overrides), address, as_json=as_json)
+
+
+@app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="Results, or run folders for all their results.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),

@@ -13,6 +13,7 @@ from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Location
 from lrh_ray.studies.geometry_config import GeometryConfig
+from lrh_ray.studies.intrinsic_config import IntrinsicConfig
 from lrh_ray.studies.pair_config import PairTestConfig
 from lrh_ray.studies.probe_config import ProbeConfig
 from lrh_ray.studies.twin_config import TwinConfig
@@ -51,6 +52,9 @@ class RunConfig:
 
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     """Directions that rows use, and what each token adds."""
+
+    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
+    """Which few dimensions carry a concept."""
 
     twin: TwinConfig = field(default_factory=TwinConfig)
     """The control store."""

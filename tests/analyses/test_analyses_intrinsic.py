@@ -1,5 +1,6 @@
 """Intrinsic probing: subset distributions against enumeration, planted dimensions found, and nothing found in noise."""
 
+from importlib import import_module
 from itertools import combinations, product
 
 import numpy as np
@@ -14,9 +15,11 @@ from lrh_ray.analyses.intrinsic import (
     ConditionalPoisson,
     LatentRecipe,
     Poisson,
+    bits,
     fit_gaussian_probe,
     fit_latent_probe,
     information,
+    label_p_value,
     random_subsets,
 )
 from lrh_ray.errors import ConfigError, NotEnoughData
@@ -224,11 +227,40 @@ def test_information_against_its_definition_and_its_interval_over_documents():
     entropy = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
     assert found.entropy == pytest.approx(entropy, abs=1e-12)
     assert found.bits == pytest.approx(entropy + log_p[np.arange(600), classes].mean() / np.log(2), abs=1e-12)
+    assert bits(log_p, classes) == pytest.approx(found.bits, abs=1e-12)
     by_row = information(log_p, classes, np.arange(600), BOOTSTRAP)
     assert by_row.bits == pytest.approx(found.bits, abs=1e-12)
     assert found.high - found.low > by_row.high - by_row.low  # labels vary between documents only
     perfect = information(np.log(np.eye(2)[classes] * 0.998 + 0.001), classes, documents, BOOTSTRAP)
     assert perfect.share > 0.99
+
+
+def test_permuted_labels_tell_what_is_there_from_what_is_not():
+    """P values of posteriors that know nothing are uniform, whatever they look like; documents move as a whole."""
+    p_values = {"rows": [], "documents": []}
+    for seed in range(200):
+        rng = np.random.default_rng([seed, 28])
+        documents = np.repeat(np.arange(20), 5)
+        of_documents, logits = (
+            np.repeat(rng.integers(0, 2, 20), 5),
+            np.repeat(2 * rng.standard_normal((20, 2)), 5, axis=0),
+        )
+        log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        p_values["documents"].append(label_p_value(log_p, of_documents, documents, draws=39, seed=0))
+        p_values["rows"].append(label_p_value(log_p, rng.permutation(of_documents), np.arange(100), draws=39, seed=0))
+    for found in p_values.values():
+        assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.06)
+        assert np.mean(found) == pytest.approx(0.5, abs=0.07)
+    right = np.log(np.eye(2)[of_documents] * 0.8 + 0.1)
+    assert label_p_value(right, of_documents, documents, draws=99, seed=0) == 0.01
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "poisson"])
+def test_tiles_of_candidates_change_nothing(probes, kind, monkeypatch):
+    rows, classes, *_ = world(num_rows=300)
+    whole = probes[kind].greedy(rows, classes, 6)
+    monkeypatch.setattr(import_module("lrh_ray.analyses.intrinsic.information"), "TILE_FLOATS", 5 * 300 * 3)
+    np.testing.assert_array_equal(probes[kind].greedy(rows, classes, 6), whole)
 
 
 @given(st.integers(0, 1000))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from lrh_ray.analyses.intrinsic.information import require_classes
+from lrh_ray.analyses.intrinsic.information import candidate_tiles, likelihoods, require_classes
 from lrh_ray.analyses.layouts import Classes, Indices, LogPosteriors
 from lrh_ray.layouts import Rows64
 
@@ -53,19 +53,29 @@ class GaussianProbe:
         return np.asarray(joint_NM - np.logaddexp.reduce(joint_NM, axis=1, keepdims=True))
 
     def greedy(self, rows: Rows64, classes: Classes, number: int) -> Indices:
-        """Dimensions added one by one, each the one with the greatest log-likelihood of the labels. O(k N D M)."""
-        residual_MND = rows - self.means[:, None]
+        """Dimensions added one by one, each the one with the greatest log-likelihood of the labels. O(k N D M).
+
+        Holds N D M numbers.
+        """
+        residual_MDN = np.ascontiguousarray(rows.T) - self.means[:, :, None]
         covariance_MDD = self.covariances.copy()
-        joint_NM, chosen = np.tile(self.log_shares, (len(rows), 1)), list[int]()
+        joint_MN, chosen = np.tile(self.log_shares[:, None], len(rows)), list[int]()
         for _ in range(number):
-            terms_MND = _log_density(residual_MND, np.diagonal(covariance_MDD, axis1=1, axis2=2)[:, None], chosen)
-            scores_D = _likelihoods(joint_NM.T[:, :, None] + terms_MND, classes)
+            variance_MD = np.diagonal(covariance_MDD, axis1=1, axis2=2).copy()
+            variance_MD[:, chosen] = 1.0  # nothing is left of it, and it is not chosen again
+            scores_D = np.concatenate(
+                [
+                    likelihoods(joint_MN, _log_density(residual_MDN[:, tile], variance_MD[:, tile, None]), classes)
+                    for tile in candidate_tiles(rows.shape[1], joint_MN)
+                ]
+            )
             scores_D[chosen] = -np.inf
             best = int(np.argmax(scores_D))
-            joint_NM = joint_NM + terms_MND[:, :, best].T
-            pull_MD = covariance_MDD[:, best] / covariance_MDD[:, best, best, None]
-            residual_MND = residual_MND - residual_MND[:, :, best, None] * pull_MD[:, None]
-            covariance_MDD = covariance_MDD - covariance_MDD[:, :, best, None] * pull_MD[:, None]
+            joint_MN += _log_density(residual_MDN[:, best], variance_MD[:, best, None])
+            for residual_DN, covariance_DD in zip(residual_MDN, covariance_MDD, strict=True):
+                pull_D = covariance_DD[best] / covariance_DD[best, best]
+                residual_DN -= np.outer(pull_D, residual_DN[best])
+                covariance_DD -= np.outer(pull_D, covariance_DD[best])
             chosen.append(best)
         return np.array(chosen, dtype=np.int64)
 
@@ -91,14 +101,6 @@ def fit_gaussian_probe(rows: Rows64, classes: Classes) -> GaussianProbe:
     )
 
 
-def _log_density(residual_MND: np.ndarray, variance_M1D: np.ndarray, chosen: list[int]) -> np.ndarray:
-    """The logarithm of N(residual; 0, variance); a dimension that is chosen has no variance left, and no density."""
-    variance_M1D = variance_M1D.copy()
-    variance_M1D[:, :, chosen] = 1.0
-    return np.asarray(-(residual_MND**2 / variance_M1D + np.log(variance_M1D) + LOG_2PI) / 2)
-
-
-def _likelihoods(joint_MND: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Log-likelihood [D] of the labels, if the dimension is added."""
-    own_ND = np.take_along_axis(joint_MND, classes[None, :, None], axis=0)[0]
-    return np.asarray((own_ND - np.logaddexp.reduce(joint_MND, axis=0)).sum(axis=0))
+def _log_density(residual: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """The logarithm of N(residual; 0, variance)."""
+    return np.asarray(-(residual**2 / variance + np.log(variance) + LOG_2PI) / 2)

@@ -8,16 +8,19 @@ information in bits grows with the number of classes, its share does not.
 
     found = information(probe.log_posteriors(rows, order[:5]), classes, documents, bootstrap)
     found.bits, found.low, found.high, found.share
-    null = random_subsets(lambda dimensions: information(...).bits, num_features=D, size=5, draws=200, seed=0)
+    null = random_subsets(lambda dimensions: bits(...), num_features=D, size=5, draws=200, seed=0)
     null.p_value(found.bits)
+    label_p_value(probe.log_posteriors(rows, order[:5]), classes, units, draws=200, seed=0)
 
 The null draws subsets of the same size without regard to the labels. It says whether the selection found a place, not
-whether there is anything to find: where a concept is everywhere, random dimensions do as well.
+whether there is anything to find: where a concept is everywhere, random dimensions do as well. Whether there is
+anything to find is told by labels permuted among units (rows, or documents where a label is one of documents). Neither
+replaces the other: dimensions chosen on noise mislead a probe less than random ones do.
 
 What can go wrong: rows that chose the dimensions, or trained the probe, must not be those of the estimate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +32,8 @@ from lrh_ray.analyses.ratio import ratio
 from lrh_ray.errors import ConfigError, NotEnoughData
 
 LOG_2 = float(np.log(2))
+TILE_FLOATS = 1 << 18
+"""Candidates are scored together up to so many numbers, which stay in a cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +91,32 @@ def information(
     )
 
 
+def bits(log_posteriors: LogPosteriors, classes: Classes) -> float:
+    """The bound alone, for nulls: entropy of the classes less the mean loss, in bits."""
+    counts = np.bincount(classes, minlength=log_posteriors.shape[1]).astype(np.float64)
+    own = log_posteriors[np.arange(len(classes)), classes]
+    return float(_entropy(counts[None])[0] + own.mean() / LOG_2)
+
+
+def label_p_value(log_posteriors: LogPosteriors, classes: Classes, units: Documents, *, draws: int, seed: int) -> float:
+    """Chance of so much or more if the labels are permuted among units [N], which agree in their label.
+
+    Given the posteriors, observed and permuted labels are exchangeable if the probe knows nothing of them.
+    """
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+    sums_UM = document_sums(log_posteriors, unit, len(first)) / LOG_2
+    size_U, class_U = np.bincount(unit).astype(np.float64), classes[first]
+    rng, every = np.random.default_rng([seed, len(first)]), np.arange(len(first))
+
+    def total(own_U: np.ndarray) -> float:
+        counts = np.bincount(own_U, weights=size_U, minlength=sums_UM.shape[1])
+        return float(_entropy(counts[None])[0] * len(unit) + sums_UM[every, own_U].sum())
+
+    observed = total(class_U)
+    reached = sum(total(rng.permutation(class_U)) >= observed for _ in range(draws))
+    return (1 + reached) / (draws + 1)
+
+
 def random_subsets(
     score: Callable[[Indices], float], *, num_features: int, size: int, draws: int, seed: int
 ) -> SubsetNull:
@@ -99,6 +130,20 @@ def random_subsets(
     rng = np.random.default_rng([seed, num_features, size])
     subsets = (rng.permutation(num_features)[:size] for _ in range(draws))
     return SubsetNull(draws=np.array([score(subset) for subset in subsets], dtype=np.float64))
+
+
+def candidate_tiles(num_features: int, joint_MN: np.ndarray) -> Iterator[slice]:
+    """Candidates that are scored together."""
+    width = max(1, TILE_FLOATS // joint_MN.size)
+    return (slice(first, first + width) for first in range(0, num_features, width))
+
+
+def likelihoods(joint_MN: np.ndarray, terms_MDN: np.ndarray, classes: Classes) -> Values:
+    """Log-likelihood [D] of the labels once a candidate's terms are added to the scores of the classes, in nats."""
+    joint_MDN = joint_MN[:, None] + terms_MDN
+    peak_DN = joint_MDN.max(axis=0)
+    own_DN = joint_MDN[classes, :, np.arange(len(classes))].T
+    return np.asarray((own_DN - peak_DN - np.log(np.exp(joint_MDN - peak_DN).sum(axis=0))).sum(axis=1))
 
 
 def require_classes(classes: Classes) -> int:

@@ -33,7 +33,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional
 
-from lrh_ray.analyses.intrinsic.information import require_classes
+from lrh_ray.analyses.intrinsic.information import candidate_tiles, likelihoods, require_classes
 from lrh_ray.analyses.intrinsic.subsets import Family, SubsetModel, subset_model
 from lrh_ray.analyses.layouts import Classes, Indices, LogPosteriors
 from lrh_ray.errors import ConfigError
@@ -91,15 +91,19 @@ class LatentProbe:
 
     def greedy(self, rows: Rows64, classes: Classes, number: int) -> Indices:
         """Dimensions added one by one, each the one with the greatest log-likelihood of the labels; k N D M FLOP."""
-        standardised = (rows - self.mean) / self.scale
-        logits_NM, chosen = np.tile(self.intercepts, (len(rows), 1)), list[int]()
+        x_DN, weights_MD = np.ascontiguousarray(((rows - self.mean) / self.scale).T), self.weights.T
+        logits_MN, chosen = np.tile(self.intercepts[:, None], len(rows)), list[int]()
         for _ in range(number):
-            scores_D = np.full(rows.shape[1], -np.inf)
-            for d in np.setdiff1d(np.arange(rows.shape[1]), chosen).tolist():
-                scores_D[d] = _likelihood(logits_NM + np.outer(standardised[:, d], self.weights[d]), classes)
+            scores_D = np.concatenate(
+                [
+                    likelihoods(logits_MN, weights_MD[:, tile, None] * x_DN[tile], classes)
+                    for tile in candidate_tiles(len(x_DN), logits_MN)
+                ]
+            )
+            scores_D[chosen] = -np.inf
             best = int(np.argmax(scores_D))
+            logits_MN += np.outer(weights_MD[:, best], x_DN[best])
             chosen.append(best)
-            logits_NM = logits_NM + np.outer(standardised[:, best], self.weights[best])
         return np.array(chosen, dtype=np.int64)
 
 
@@ -161,10 +165,6 @@ def _loss(
     advantage = (detached - detached.mean(dim=0)) * recipe.subsets / (recipe.subsets - 1)  # less the others' mean
     score = (advantage.flatten() * subsets.log_prob(masks)).mean()
     return losses_SN.mean() + score - recipe.entropy_scale * subsets.entropy() + recipe.penalty * weights.square().sum()
-
-
-def _likelihood(logits_NM: np.ndarray, classes: np.ndarray) -> float:
-    return float(_log_softmax(logits_NM)[np.arange(len(classes)), classes].sum())
 
 
 def _log_softmax(logits_NM: np.ndarray) -> np.ndarray:
