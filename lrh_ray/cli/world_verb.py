@@ -1,4 +1,7 @@
-"""The verb `world`: a language whose truth is known, and what a model trained on it comes to hold."""
+"""The verb `world`: worlds whose truth is known, and what models trained in them come to hold."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 from lrh_ray.cli.data_verbs import Json
 from lrh_ray.cli.options import Address, ConfigPath, Set
@@ -11,13 +14,25 @@ def world(
     address: Address = "embedded",
     as_json: Json = False,
 ) -> None:
-    """Train a model in a world of known concepts and hold it against the truth. Repeat the command to resume."""
+    """Train models in worlds of known concepts and hold them against the truth. Repeat the command to resume."""
     from lrh_ray.config import load_config
+    from lrh_ray.studies.agreement_world import agreement_world
     from lrh_ray.studies.language_world import language_world
+    from lrh_ray.studies.masked_world import masked_world
     from lrh_ray.studies.phase_world import phase_world
+    from lrh_ray.studies.spheres_world import spheres_world
+    from lrh_ray.studies.steering_world import steering_world
     from lrh_ray.studies.theorem_world import theorem_world
     from lrh_ray.studies.world_config import WorldConfig
 
     asked = load_config(config, WorldConfig, overrides)
-    studies = {"language": language_world, "theorem": theorem_world, "phase": phase_world}
+    studies: dict[str, Callable[..., Path]] = {
+        "language": language_world,
+        "theorem": theorem_world,
+        "phase": phase_world,
+        "masked": masked_world,
+        "spheres": spheres_world,
+        "agreement": agreement_world,
+        "steering": steering_world,
+    }
     answer(studies[asked.world.kind], asked, address, as_json=as_json)

@@ -99,8 +99,8 @@ def _layer_ticks(frame: Frame, layered: Sequence[int]) -> Iterator[tuple[int, st
         x = frame.x(index)
         if x - shown >= MIN_PITCH and final - x >= MIN_PITCH:
             shown = x
-            yield index, f"{frame.places[index].layer:g}"
-    yield distinct[-1], f"{frame.places[distinct[-1]].layer:g}"
+            yield index, frame.places[index].tick
+    yield distinct[-1], frame.places[distinct[-1]].tick
 
 
 def _short(name: str, *, room: int) -> str:

@@ -1,9 +1,9 @@
 """Small multiples as SVG: one panel per concept over shared axes.
 
 A panel shows each number with what it must be judged against: the line of a probe with its 95 % interval as a band,
-the null band in grey, the shuffled-label control as hollow marks, a majority baseline dashed. Layers are joined by
-lines; a site without a layer stands apart at the right, with its interval as a whisker. Lines are labelled where they
-end, and every mark has a tooltip with its numbers.
+the null band in grey, a majority baseline dashed; what shuffled labels give, and lines that are controls, as hollow
+marks. Layers are joined by lines; a site without a layer stands apart at the right, with its interval as a whisker.
+Lines are labelled where they end, and every mark has a tooltip with its numbers.
 
     draw_panel(panel, chart, anchor="r1-p1")
 
@@ -104,7 +104,7 @@ def _axes(frame: Frame, chart: Chart) -> Iterator[Markup]:
         yield element("line", x1=LEFT, x2=frame.right, y1=y, y2=y, class_="grid")
         yield element("text", text, x=LEFT - 5, y=y + 3.4, text_anchor="end", class_="tick")
     baseline = HEIGHT - 7
-    if frame.num_layered:
+    if frame.num_layered and not frame.places[0].counted:
         yield element("text", "layer", x=LEFT - 5, y=baseline, text_anchor="end", class_="tick")
     for index, text in x_ticks(frame):
         yield element("text", text, x=frame.x(index), y=baseline, text_anchor="middle", class_="tick")
@@ -202,7 +202,8 @@ def _mark(frame: Frame, stroke: Stroke, index: int, measure: Measure) -> Markup:
     hint = element("title", readable("; ".join([told, *measure.flags]), 240))
     x, y = frame.x(index, stroke.shift), frame.y(measure.value)
     flagged = " flagged" if measure.flags else ""
-    return element("circle", hint, cx=x, cy=y, r=2.2, class_=f"mark c{stroke.colour}{flagged}")
+    control = " control" if stroke.line.is_control else ""
+    return element("circle", hint, cx=x, cy=y, r=2.2, class_=f"mark c{stroke.colour}{flagged}{control}")
 
 
 def _names(frame: Frame, strokes: Sequence[Stroke]) -> Iterator[Markup]:

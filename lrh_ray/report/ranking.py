@@ -17,10 +17,21 @@ from collections.abc import Iterable, Sequence
 from lrh_ray.records import Measure
 
 PREFERRED_METRICS = ("auc", "accuracy")
-SUBJECTS = ("concept", "model")
+SUBJECTS = ("concept", "model", "measure")
 """Keys that say what a measure is about, the first that it has."""
 
-_LOWER_IS_BETTER = ("loss", "error", "perplexity", "residual", "distance")
+COUNT = "dimensions"
+"""The key of a measure that is about so many of what a site has; it is the x-axis, and the site belongs to the subject.
+"""
+
+SETTINGS = ("bits", "concentration", "noise", "dose")
+"""Keys that say how a known world was set, or what was done in it; the one that a measure has is its x-axis."""
+
+COUNTED = (COUNT, *SETTINGS)
+CONTROL = "control"
+"""The key of a measure that is itself a control: a line among the others, and never the best of them."""
+
+_LOWER_IS_BETTER = ("loss", "error", "perplexity", "residual", "distance", "divergence", "leakage")
 
 
 def metric_names(measures: Iterable[Measure]) -> tuple[str, ...]:
@@ -40,8 +51,9 @@ def lower_is_better(metric: str) -> bool:
 
 
 def subject(measure: Measure) -> str:
-    """What the measure is about: its concept, or its model where it has none, or nothing."""
-    return next((str(measure.keys[key]) for key in SUBJECTS if key in measure.keys), "")
+    """What the measure is about: its concept, or its model where it has none, or nothing; at its site if it counts."""
+    name = next((str(measure.keys[key]) for key in SUBJECTS if key in measure.keys), "")
+    return f"{name} at {measure.keys['site']}" if {COUNT, "site"} <= measure.keys.keys() else name
 
 
 def subject_word(measures: Iterable[Measure]) -> str:
@@ -50,11 +62,34 @@ def subject_word(measures: Iterable[Measure]) -> str:
     return next((key for key in SUBJECTS if key in found), SUBJECTS[0])
 
 
-def rank(measure: Measure) -> tuple[bool, float]:
-    """Sort key, best first; a number that is not finite comes last."""
+def axis_of(measure: Measure) -> str | None:
+    """The key whose number is its x, where that is neither a layer nor a site."""
+    return next((key for key in COUNTED if key in measure.keys), None)
+
+
+def axis_word(axis: str) -> str:
+    """How such an axis is called."""
+    return f"number of {axis}" if axis in (COUNT, "bits") else axis
+
+
+def where(measure: Measure) -> list[str]:
+    """At what site and with what else it was found."""
+    others = {key: value for key, value in measure.keys.items() if key not in (*SUBJECTS, "layer")}
+    return [_placed(key, value) for key, value in others.items()]
+
+
+def _placed(key: str, value: str | int | float) -> str:
+    if key in COUNTED:
+        return f"{key} {value}" if axis_word(key) == key else f"{value} {key}"
+    return str(value)
+
+
+def rank(measure: Measure) -> tuple[bool, bool, float]:
+    """Sort key, best first; controls come after all others, and a number that is not finite after those that are."""
+    control = CONTROL in measure.keys
     if not math.isfinite(measure.value):
-        return True, 0.0
-    return False, measure.value if lower_is_better(measure.name) else -measure.value
+        return control, True, 0.0
+    return control, False, measure.value if lower_is_better(measure.name) else -measure.value
 
 
 def best_per_concept(measures: Sequence[Measure]) -> tuple[Measure, ...]:

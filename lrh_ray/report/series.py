@@ -3,7 +3,8 @@
 The rule is generic. A measure's place on the x-axis is its `site`, ordered by its numeric `layer`; sites without a
 layer (such as a final norm) are categories at the right. Its panel is its `concept`. Every other key that varies
 (`probe`, a penalty, a seed ...) makes a line; where several sites share a layer, the stem of the site's name
-(`resid`, `attn_out`) does too.
+(`resid`, `attn_out`) does too. Measures that count `dimensions` have that number as x, and a panel for each concept at
+each site. So have measures of a known world, where x is how it was set (its `noise`, say).
 
     chart = chart_of([m for m in result.measures if m.name == "auc"])
     [panel.subject for panel in chart.panels]   # best concept first
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from lrh_ray.records import Measure
-from lrh_ray.report.ranking import best_per_concept, subject, subject_word
+from lrh_ray.report.ranking import CONTROL, COUNTED, axis_of, best_per_concept, subject, subject_word
 
-AXIS_KEYS = ("site", "layer")
+AXIS_KEYS = ("site", "layer", *COUNTED)
+SIGNED = ("dose",)
+"""Axes of numbers that may be negative; the others are logarithmic."""
 NULL_CONTROLS = ("null_low", "null_high")
 SHUFFLED = "shuffled"
 REFERENCES = ("majority", "chance", "ceiling", "token_only", "isotropic")
@@ -30,10 +33,20 @@ MAX_TICKS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """One position on the x-axis. `layer` is None for a category, which stands to the right of all layers."""
+    """One position on the x-axis. `layer` is None for a category, which stands to the right of all layers.
+
+    A number of dimensions, or a setting of a world, stands where a layer does, as a rule at its logarithm, and is
+    `counted`.
+    """
 
     label: str
     layer: float | None
+    counted: bool = False
+
+    @property
+    def tick(self) -> str:
+        """What the axis says there; of a category its label is shortened."""
+        return self.label if self.counted or self.layer is None else f"{self.layer:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +55,10 @@ class Line:
 
     label: str
     points: tuple[tuple[int, Measure], ...]
+
+    @property
+    def is_control(self) -> bool:
+        return all(CONTROL in measure.keys for _, measure in self.points)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +128,10 @@ def nice_ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def _place(measure: Measure) -> Place | None:
-    layer, site = measure.keys.get("layer"), measure.keys.get("site")
+    axis = axis_of(measure)
+    layer, site, count = (measure.keys.get(key) for key in ("layer", "site", axis or ""))
+    if isinstance(count, int | float) and (axis in SIGNED or count > 0):
+        return Place(label=f"{count:g}", layer=count if axis in SIGNED else math.log(count), counted=True)
     number = None if layer is None or isinstance(layer, str) or not math.isfinite(layer) else float(layer)
     if site is not None:
         return Place(label=str(site), layer=number)
@@ -142,7 +162,7 @@ def _line_labels(measures: Sequence[Measure]) -> list[str]:
 
 def _stem(measure: Measure) -> str | None:
     place = _place(measure)
-    return None if place is None or place.layer is None else place.label.rpartition(".")[0]
+    return None if place is None or place.layer is None or place.counted else place.label.rpartition(".")[0]
 
 
 def _panels(measures: Sequence[Measure], labels: Sequence[str], places: Sequence[Place]) -> tuple[Panel, ...]:

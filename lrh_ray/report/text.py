@@ -19,13 +19,13 @@ from lrh_ray.artifacts import result_digest
 from lrh_ray.records import Measure, Result
 from lrh_ray.report.numbers import NO_VALUE, interval, label, number, readable, unit_suffix
 from lrh_ray.report.ranking import (
-    SUBJECTS,
     best_per_concept,
     clears_null,
     metric_names,
     primary_metric,
     subject,
     subject_word,
+    where,
 )
 from lrh_ray.report.series import NULL_CONTROLS
 from lrh_ray.report.tables import STORE_TABLES, TableView, table_view
@@ -77,14 +77,13 @@ def _best_table(best: tuple[Measure, ...], *, num_measures: int) -> RichTable:
 
 
 def _best_row(measure: Measure, controls: Sequence[str]) -> tuple[str, ...]:
-    where = [str(value) for key, value in measure.keys.items() if key not in (*SUBJECTS, "layer")]
     return (
         readable(subject(measure), 60) or NO_VALUE,
         number(measure.value) + (" ○" if clears_null(measure) is False else "") + (" †" if measure.flags else ""),
         interval(measure.low, measure.high),
         interval(*(measure.controls.get(name) for name in NULL_CONTROLS)),
         *(number(measure.controls.get(name)) for name in controls),
-        readable(" ".join(where), 80) or NO_VALUE,
+        readable(" ".join(where(measure)), 80) or NO_VALUE,
     )
 
 

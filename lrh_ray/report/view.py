@@ -1,7 +1,8 @@
 """Everything the page shows of a result, prepared: the template only places it.
 
 Tables are recognised by name: `store`, `sites` and `parity` describe the store; `strongest` and `examples` the
-strongest concepts; all others stand under their own name. Measures are split by metric; the primary one is drawn.
+strongest concepts; all others stand under their own name. Measures are split by metric; the primary one is drawn, and
+so are those that have a setting of a world as their axis.
 
     view = result_view(result, anchor="r1", budget=Budget())
 
@@ -9,7 +10,7 @@ What can go wrong: a result can hold more than a page should. A `Budget` bounds 
 says how much is missing; the whole is always in `result.json`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -22,12 +23,17 @@ from lrh_ray.report.numbers import interval, label, number, readable, unit_suffi
 from lrh_ray.report.outline import Fact, facts, outline
 from lrh_ray.report.panels import PALETTE, draw_panel
 from lrh_ray.report.ranking import (
-    SUBJECTS,
+    CONTROL,
+    COUNT,
+    SETTINGS,
+    axis_of,
+    axis_word,
     best_per_concept,
     lower_is_better,
     metric_names,
     primary_metric,
     subject_word,
+    where,
 )
 from lrh_ray.report.series import NULL_CONTROLS, REFERENCES, SHUFFLED, Chart, Panel, chart_of
 from lrh_ray.report.tables import STORE_TABLES, TableView, measure_view, table_view
@@ -71,18 +77,21 @@ class PanelView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChartView:
-    """The figures of the primary metric; `legend` names the marks that occur, `lines` the lines with their colour."""
+    """The figures of a metric; `legend` names the marks that occur, `lines` the lines with their CSS classes."""
 
     metric: str
     subject: str
-    """What stands in a panel or a row: concept or model."""
+    """What stands in a panel or a row: concept, model or measure, and site where dimensions are counted."""
+    axis: str
+    """What lies along x: layer, site, number of dimensions, or a setting of a world."""
+    place: str
+    """What a column of the table is: a site, or what lies along x."""
     unit: str
     lower_is_better: bool
     panels: tuple[PanelView, ...]
     omitted: int
-    lines: tuple[tuple[str, int], ...]
+    lines: tuple[tuple[str, str], ...]
     legend: frozenset[str]
-    has_layers: bool
     has_categories: bool
     heat: HeatMap | None
 
@@ -98,7 +107,7 @@ class ResultView:
     summary: tuple[str, ...]
     asked: tuple[Fact, ...]
     store: tuple[TableView, ...]
-    chart: ChartView | None
+    charts: tuple[ChartView, ...]
     best: TableView | None
     subject: str
     strongest: tuple[TableView, ...]
@@ -126,7 +135,7 @@ def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
         summary=tuple(readable(line, 1200) for line in result.summary[:24]),
         asked=facts(result.asked, limit=18),
         store=_tables(result.tables, STORE_TABLES, budget),
-        chart=_chart_view(primary, anchor, budget),
+        charts=_charts(by_metric, anchor, budget),
         best=measure_view(best_per_concept(primary), rows=budget.table_rows) if primary else None,
         subject=subject_word(primary),
         strongest=_tables(result.tables, (STRONGEST_TABLE,), budget),
@@ -149,24 +158,46 @@ def _tables(tables: Iterable[Table], names: Sequence[str], budget: Budget) -> tu
     return tuple(table_view(table, rows=budget.table_rows) for table in wanted)
 
 
+def _charts(by_metric: Mapping[str, Sequence[Measure]], anchor: str, budget: Budget) -> tuple[ChartView, ...]:
+    """The primary metric comes first."""
+    drawn = [own for i, own in enumerate(by_metric.values()) if i == 0 or any(axis_of(m) in SETTINGS for m in own)]
+    names = [anchor if i == 0 else f"{anchor}-m{i}" for i in range(len(drawn))]
+    charts = [_chart_view(own, name, budget) for own, name in zip(drawn, names, strict=True)]
+    return tuple(chart for chart in charts if chart is not None)
+
+
 def _chart_view(measures: Sequence[Measure], anchor: str, budget: Budget) -> ChartView | None:
     chart = chart_of(measures)
     if chart is None:
         return None
     shown = chart.panels[: budget.panels]
-    heat = heat_of(measures, low=chart.ticks[0], high=chart.ticks[-1], limit=budget.table_rows)
+    asked = [measure for measure in measures if CONTROL not in measure.keys]
+    heat = heat_of(asked, low=chart.ticks[0], high=chart.ticks[-1], limit=budget.table_rows)
+    axis = next((found for measure in measures if (found := axis_of(measure))), None)
+    place = axis_word(axis) if axis else "site"
+    has_layers = any(place.layer is not None for place in chart.places)
     return ChartView(
         metric=label(chart.metric),
-        subject=subject_word(measures),
+        subject=subject_word(measures) + (" and site" if axis == COUNT else ""),
+        axis="layer" if has_layers and not axis else place,
+        place=place,
         unit=unit_suffix(chart.unit),
         lower_is_better=lower_is_better(chart.metric),
         panels=tuple(_panel_view(panel, chart, f"{anchor}-p{index}") for index, panel in enumerate(shown, start=1)),
         omitted=len(chart.panels) - len(shown),
-        lines=tuple((readable(name, 60), index % PALETTE) for index, name in enumerate(chart.line_labels) if name),
+        lines=_lines(chart),
         legend=_legend(measures),
-        has_layers=any(place.layer is not None for place in chart.places),
         has_categories=any(place.layer is None for place in chart.places),
         heat=heat if len(heat.rows) > 1 and len(heat.sites) > 1 else None,
+    )
+
+
+def _lines(chart: Chart) -> tuple[tuple[str, str], ...]:
+    controls = {line.label for panel in chart.panels for line in panel.lines if line.is_control}
+    return tuple(
+        (readable(name, 60), f"c{index % PALETTE}{' control' if name in controls else ''}")
+        for index, name in enumerate(chart.line_labels)
+        if name
     )
 
 
@@ -177,12 +208,11 @@ def _panel_view(panel: Panel, chart: Chart, anchor: str) -> PanelView:
     controls += [
         f"{label(name)}\u00a0{number(best.controls[name])}" for name in (SHUFFLED, *REFERENCES) if name in best.controls
     ]
-    where = ", ".join(str(value) for key, value in best.keys.items() if key not in (*SUBJECTS, "layer"))
     return PanelView(
         subject=readable(panel.subject, 80) or label(chart.metric),
         value=number(best.value),
         interval=interval(best.low, best.high),
-        where=readable(where, 120),
+        where=readable(", ".join(where(best)), 120),
         controls=readable(" · ".join(controls), 240),
         flags=tuple(readable(flag, 160) for flag in best.flags),
         svg=draw_panel(panel, chart, anchor=anchor),

@@ -21,7 +21,8 @@ from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.theorem_world import theorem_world
-from lrh_ray.studies.world_config import TheoremWorldConfig, WorldConfig
+from lrh_ray.studies.world_config import WorldConfig
+from lrh_ray.studies.world_kinds import TheoremWorldConfig
 from lrh_ray.text.config import PairsSource, TextConfig
 
 FULL_SOURCES = "[{kind: python-docs}, {kind: pairs}, {kind: capitals}]"

@@ -11,7 +11,7 @@ from lrh_ray.models.sites import FINAL_NORM
 from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.language_reading import LanguageReading, SiteReading
-from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table
+from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
 
 UNIT = "share of variance"
 
@@ -96,25 +96,22 @@ def _summary(reading: LanguageReading) -> Iterator[str]:
         f"the {name}": control.total for name, control in reading.controls.items()
     }
     yield (
-        f"After {last} steps a linear map of {FINAL_NORM} explains {_told(final)} of the exact log-posterior of the "
-        f"hidden concepts on documents it was not fitted on; log-probabilities of a perfect model explain "
-        f"{_told(reading.ideal.total)}, shuffled rows {_of(reading, last, FINAL_NORM).shuffled.total.value:.2f}."
+        f"After {last} steps a linear map of {FINAL_NORM} explains {with_interval(final)} of the exact log-posterior "
+        f"of the hidden concepts on documents it was not fitted on; log-probabilities of a perfect model explain "
+        f"{with_interval(reading.ideal.total)}, shuffled rows "
+        f"{_of(reading, last, FINAL_NORM).shuffled.total.value:.2f}."
     )
-    told = ", ".join(f"{name} {_told(rival)}" for name, rival in rivals.items())
+    told = ", ".join(f"{name} {with_interval(rival)}" for name, rival in rivals.items())
     beaten = all(final.low > rival.high for rival in rivals.values())
     verdict = "More than every control, with intervals apart" if beaten else "Not more than every control"
     yield f"{verdict}: {told}."
     best = max((place for place in reading.sites if place.step == last), key=lambda place: place.joint.total.value)
-    yield f"Of all sites {best.site} holds most: {_told(best.joint.total)}."
+    yield f"Of all sites {best.site} holds most: {with_interval(best.joint.total)}."
     divergence = _of(reading, last, FINAL_NORM).divergence
     yield (
         f"The model is {divergence:.4f} nats per token from the ideal reader, whose own uncertainty is "
         f"{reading.entropy:.3f}; untrained it was {_of(reading, 0, FINAL_NORM).divergence:.2f} away."
     )
-
-
-def _told(found: Estimate) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _models_table(reading: LanguageReading) -> Table:

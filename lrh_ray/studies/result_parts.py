@@ -4,12 +4,32 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 from lrh_ray.records import Plain, Scalar, Table
 from lrh_ray.store.reader import Store
 
 PACKAGES = ("lrh-ray", "numpy", "scipy", "ray", "zarr", "torch", "transformers")
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A number with its interval, if it has one."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
+
+
+def with_interval(found: Bounded) -> str:
+    """A number with its interval, as it stands in a sentence."""
+    ends = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{ends}"
 
 
 def store_table(store: Store) -> Table:

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lrh_ray.config import as_plain, settings
+from lrh_ray.config import settings
 from lrh_ray.errors import ConfigError
-from lrh_ray.records import Result
 from lrh_ray.runtime.config import PoolConfig, TrainConfig
 from lrh_ray.studies.run import RUN_NAME
+from lrh_ray.studies.world_kinds import SeededConfig
 
 
 @settings
@@ -121,67 +121,13 @@ class LanguageWorldConfig:
 
 
 @settings
-class TheoremWorldConfig:
-    """World (b): a few concepts, a context, a next token, and small models that learn to predict it."""
-
-    kind: Literal["theorem"] = "theorem"
-    """What this world is."""
-
-    noises: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01)
-    """How often the next token tells nothing of the concepts: the theorem is the limit 0."""
-
-    seeds: int = 5
-    """Worlds and models of each noise."""
-
-    steps: int = 2500
-    """Steps of training of each model."""
-
-    def __post_init__(self) -> None:
-        if not self.noises or not all(0 < noise < 1 for noise in self.noises):
-            raise ValueError("noises must lie between 0 and 1, for example [0.3, 0.03]")
-        if min(self.seeds, self.steps) < 1:
-            raise ValueError("seeds and steps must be 1 or more")
-
-
-@settings
-class PhaseWorldConfig:
-    """Worlds over a plane: how sharply the context tells the concepts, and how noisily the next token does."""
-
-    kind: Literal["phase"] = "phase"
-    """What this world is."""
-
-    worlds: Literal["telling", "separate"] = "telling"
-    """Concepts in a chain that every token may tell, or independent ones, each with tokens of its own."""
-
-    sharpness: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    """Factor of the scores of context tokens."""
-
-    noises: tuple[float, ...] = (0.5, 0.3, 0.1, 0.03, 0.01, 0.003)
-    """How often the next token tells nothing."""
-
-    values: tuple[int, ...] = (2, 2, 2)
-    """Number of values of each concept."""
-
-    seeds: int = 5
-    """Worlds at each point."""
-
-    def __post_init__(self) -> None:
-        if not self.sharpness or min(self.sharpness) <= 0 or len(set(self.sharpness)) < len(self.sharpness):
-            raise ValueError("sharpness must be different numbers above 0, for example [0.5, 1, 2]")
-        if not self.noises or not all(0 < noise < 1 for noise in self.noises):
-            raise ValueError("noises must lie between 0 and 1, for example [0.3, 0.03]")
-        if not self.values or min(self.values) < 2 or self.seeds < 1:
-            raise ValueError("values must name concepts of at least 2 values, for example [2, 2, 2]; seeds 1 or more")
-
-
-@settings
 class WorldConfig:
     """One world, from its seed to a report."""
 
     name: str
     """Name of the run and of its folder: letters, digits, dot, dash, underscore."""
 
-    world: Annotated[LanguageWorldConfig | TheoremWorldConfig | PhaseWorldConfig, Field(discriminator="kind")]
+    world: Annotated[LanguageWorldConfig | SeededConfig, Field(discriminator="kind")]
     """Which world."""
 
     runs: str = "runs"
@@ -205,36 +151,9 @@ class WorldConfig:
         raise ConfigError(f"world.kind is {self.world.kind!r}; this study wants a language.")
 
     @property
-    def theorem(self) -> TheoremWorldConfig:
-        """The world, where it is one of the theorem."""
-        if isinstance(self.world, TheoremWorldConfig):
-            return self.world
-        raise ConfigError(f"world.kind is {self.world.kind!r}; this study wants a theorem.")
-
-    @property
-    def phase(self) -> PhaseWorldConfig:
-        """The world, where it is a plane of them."""
-        if isinstance(self.world, PhaseWorldConfig):
-            return self.world
-        raise ConfigError(f"world.kind is {self.world.kind!r}; this study wants a phase.")
-
-    @property
     def folder(self) -> Path:
         return Path(self.runs) / self.name
 
     @property
     def results_path(self) -> Path:
         return self.folder / "results"
-
-
-def world_question(config: WorldConfig, title: str) -> Result:
-    """The result of a study over seeds without its answer: what was asked."""
-    return Result(
-        kind="world",
-        title=title,
-        summary=(),
-        asked=as_plain(config),
-        resolved={**as_plain(config.world), "interval": "95 %, Student's t over seeds"},
-        inputs={},
-        measures=(),
-    )

@@ -50,6 +50,15 @@ def test_features_beat_the_bits_and_never_the_ceiling():
     assert masked_trial(prior_of(), num_bits=4, seed=0) == trials[0]
 
 
+def test_guesses_that_look_at_nothing_are_the_least_and_random_weights_no_more_than_possible():
+    prior = prior_of()
+    trial = masked_trial(prior, num_bits=4, seed=1)
+    share = np.exp(prior.log_probabilities) @ (prior.configurations == 1)
+    assert trial.majority == pytest.approx(np.maximum(share, 1 - share).mean(), abs=1e-12)
+    assert trial.majority <= trial.ceiling
+    assert trial.majority - 0.03 <= trial.untrained <= trial.ceiling + 0.02
+
+
 def test_what_the_world_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="binary"):
         MaskedWorld.random(ConceptPrior.random(chain(2), np.random.default_rng(0), (3, 3)), 4, np.random.default_rng(0))

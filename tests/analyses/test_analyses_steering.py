@@ -47,6 +47,8 @@ def test_steering_is_exact_where_the_next_token_names_the_configuration():
         assert found.slope == pytest.approx(1, abs=1e-4)
         assert found.explained == pytest.approx(1, abs=1e-4)
         assert found.leakage < 1e-3
+        assert [dose.asked for dose in found.doses] == pytest.approx(2 * DOSES, abs=1e-4)
+        assert [dose.found for dose in found.doses] == pytest.approx([dose.asked for dose in found.doses], abs=1e-3)
         assert found.low <= found.slope + 1e-9
         assert found.high >= found.slope - 1e-9
 

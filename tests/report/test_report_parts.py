@@ -18,7 +18,7 @@ from lrh_ray.report.heatmap import heat_of
 from lrh_ray.report.numbers import interval, number, quantity, readable
 from lrh_ray.report.outline import facts, outline
 from lrh_ray.report.panels import LABEL_GAP, spread
-from lrh_ray.report.ranking import best_per_concept, clears_null, primary_metric
+from lrh_ray.report.ranking import best_per_concept, clears_null, primary_metric, where
 from lrh_ray.report.series import chart_of, nice_ticks
 from lrh_ray.report.tables import measure_view
 
@@ -102,6 +102,60 @@ def test_sites_of_one_layer_become_lines_of_their_own() -> None:
     chart = chart_of(measures)
     assert chart is not None
     assert set(chart.line_labels) == {f"{probe} {stem}" for probe in PROBES for stem in "ab"}
+
+
+def test_numbers_of_dimensions_lie_along_a_logarithm_with_a_panel_for_each_site() -> None:
+    sizes = (1, 2, 4, 500)
+    measures = [
+        Measure(
+            name="share",
+            value=size / 1000 + layer / 10,
+            unit="",
+            keys={
+                "concept": "number",
+                "site": f"resid.{layer}",
+                "layer": layer,
+                "probe": "gaussian",
+                "dimensions": size,
+            },
+        )
+        for layer in (0, 5)
+        for size in sizes
+    ]
+    chart = chart_of(measures)
+    assert chart is not None
+    assert [panel.subject for panel in chart.panels] == ["number at resid.5", "number at resid.0"]
+    assert [place.tick for place in chart.places] == ["1", "2", "4", "500"]
+    steps = [math.exp(place.layer or 0.0) for place in chart.places]
+    assert steps == pytest.approx(sizes)
+    assert chart.line_labels == ("gaussian",)
+    assert where(measures[0]) == ["resid.0", "gaussian", "1 dimensions"]
+
+
+def of_noise(noise: float, value: float, **keys: str) -> Measure:
+    return Measure(name="slope", value=value, unit="", keys={"noise": noise, **keys}, low=value - 0.1, high=value + 0.1)
+
+
+def test_settings_of_a_world_are_an_axis_in_order_at_their_logarithm_and_doses_as_they_are() -> None:
+    chart = chart_of([of_noise(noise, 1 - noise, reader="own") for noise in (0.3, 0.003, 0.03)])
+    assert chart is not None
+    assert [place.tick for place in chart.places] == ["0.003", "0.03", "0.3"]
+    steps = [place.layer or 0.0 for place in chart.places]
+    assert steps[1] - steps[0] == pytest.approx(steps[2] - steps[1])
+    doses = [replace(of_noise(1, 0.5), keys={"dose": dose}) for dose in (2.0, -1.0, 0.5)]
+    chart = chart_of(doses)
+    assert chart is not None
+    assert [place.layer for place in chart.places] == [-1.0, 0.5, 2.0]
+
+
+def test_a_control_is_a_line_of_its_own_and_never_the_best() -> None:
+    own = [of_noise(noise, 0.4, reader="trained") for noise in (0.1, 0.3)]
+    controls = [of_noise(noise, 0.9, control="perfect") for noise in (0.1, 0.3)]
+    chart = chart_of([*controls, *own])
+    assert chart is not None
+    assert {line.label: line.is_control for line in chart.panels[0].lines} == {"perfect": True, "trained": False}
+    assert chart.panels[0].best.keys["reader"] == "trained"
+    assert best_per_concept(controls)[0].value == 0.9
 
 
 def test_without_places_or_values_there_is_no_chart() -> None:

@@ -29,6 +29,7 @@ from lrh_ray.studies.worlds import (
     tabulate,
     width_test,
 )
+from lrh_ray.studies.worlds.readings import pick
 
 QUICK = Recipe(steps=30, rows=4000, test_rows=2000)
 
@@ -116,11 +117,12 @@ def test_the_theorem_as_a_study(tmp_path, cluster):
     path = theorem_world(config)
     assert theorem_world(config) == path
     result = load_result(path)
-    linear = {(m.keys["model"], m.keys["site"]): m for m in result.measures}
-    features = linear["noise 0.05", "posterior, from the features"]
-    assert features.value > features.controls["best control"]
+    (features,) = pick(result.measures, "posterior_from_the_features", noise=0.05, reader="trained model")
+    assert set(features.controls) == {"untrained weights", "input bits", "permuted next tokens", "shuffled rows"}
+    assert features.value > max(features.controls.values())
     assert features.low < features.value < features.high
-    assert linear["noise 0.05", "logits, from the posterior"].controls["ceiling"] > 0.9
+    (logits,) = pick(result.measures, "logits_from_the_posterior", noise=0.05)
+    assert logits.controls["ceiling"] > 0.9
     worlds = next(table for table in result.tables if table.name == "worlds")
     assert all(row[worlds.columns.index("identity error")] < 1e-9 for row in worlds.rows)
     assert all(row[worlds.columns.index("rank")] == row[worlds.columns.index("most")] for row in worlds.rows)

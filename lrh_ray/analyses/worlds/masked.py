@@ -9,7 +9,8 @@ accuracy rises with M.
     trial.probe, trial.ceiling, trial.raw       # accuracies: of the features, of Bayes, of the bits themselves
 
 The published figure has the first of these alone. Beside it belong the ceiling, which no reader of the visible bits can
-pass, and the probe on the bits themselves: what the model adds is the difference to that one.
+pass; the probe on the bits themselves, for what the model adds is the difference to that one; and the probe on features
+of random weights, for a wide layer separates a few bits whatever it was trained on.
 
 What can go wrong: accuracies depend on the base rates of the concepts; compare them within one seed.
 """
@@ -47,13 +48,17 @@ class MaskedRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedTrial:
-    """Mean accuracy over concepts, on held-out rows; the ceiling is exact."""
+    """Mean accuracy over concepts, on held-out rows; the ceiling and the majority are exact."""
 
     num_bits: int
     seed: int
     probe: float
     ceiling: float
     raw: float
+    untrained: float
+    """The probe on features of the initial weights, with batch norm as the rows have it."""
+    majority: float
+    """Always guessing the likelier value of each concept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -98,6 +103,12 @@ class MaskedWorld:
                 correct += mass.max(axis=1).sum()
         return float(correct / (num_bits * concepts))
 
+    @property
+    def majority(self) -> float:
+        """Accuracy of the best guess of each concept that looks at no bit, over concepts; exact."""
+        shares = np.exp(self.prior.log_probabilities) @ self.prior.configurations
+        return float(np.maximum(shares, 1 - shares).mean())
+
 
 def masked_trial(prior: ConceptPrior, *, num_bits: int, seed: int, recipe: MaskedRecipe | None = None) -> MaskedTrial:
     """Train on drawn rows, probe the features of fresh ones; the same arguments give the same numbers."""
@@ -105,17 +116,23 @@ def masked_trial(prior: ConceptPrior, *, num_bits: int, seed: int, recipe: Maske
     world = MaskedWorld.random(prior, num_bits, rng)
     network = _train(world, recipe, seed, rng)
     configurations, hidden = _draw(world, recipe.rows, rng)
-    inputs = world.inputs(configurations, hidden)
-    with torch.inference_mode():
-        features = network[:-1](torch.from_numpy(inputs)).numpy()
-    values = prior.configurations[configurations]
+    inputs, values = world.inputs(configurations, hidden), prior.configurations[configurations]
     return MaskedTrial(
         num_bits=num_bits,
         seed=seed,
-        probe=_probe(features, values),
+        probe=_probe(_features(network, inputs), values),
         ceiling=world.ceiling,
         raw=_probe(inputs, values),
+        untrained=_probe(_features(_untrained(world, recipe, seed), inputs), values),
+        majority=world.majority,
     )
+
+
+def _features(network: torch.nn.Sequential, inputs: np.ndarray) -> np.ndarray:
+    """The last hidden layer [N, hidden]."""
+    with torch.inference_mode():
+        features: np.ndarray = network[:-1](torch.from_numpy(inputs)).numpy()
+    return features
 
 
 def _draw(world: MaskedWorld, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -125,14 +142,11 @@ def _draw(world: MaskedWorld, rows: int, rng: np.random.Generator) -> tuple[np.n
 
 def _train(world: MaskedWorld, recipe: MaskedRecipe, seed: int, rng: np.random.Generator) -> torch.nn.Sequential:
     """A network [2M] -> [M] logits of the bits, of which the hidden one is trained."""
-    settle_vector_math()
     configurations, hidden = _draw(world, recipe.rows, rng)
     inputs = torch.from_numpy(world.inputs(configurations, hidden))
     places = torch.from_numpy(hidden)
     targets = torch.from_numpy(world.codes[configurations, hidden].astype(np.float32))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = perceptron([inputs.shape[1], *[recipe.hidden] * recipe.layers, world.codes.shape[1]])
+    network = _untrained(world, recipe, seed)
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
     for _ in range(recipe.steps):
         rows = torch.from_numpy(rng.integers(recipe.rows, size=recipe.batch))
@@ -142,6 +156,15 @@ def _train(world: MaskedWorld, recipe: MaskedRecipe, seed: int, rng: np.random.G
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return network.eval()
+
+
+def _untrained(world: MaskedWorld, recipe: MaskedRecipe, seed: int) -> torch.nn.Sequential:
+    """A network with its initial weights. Batch norm takes its statistics from the rows: it has none of its own yet."""
+    settle_vector_math()
+    num_bits = world.codes.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return perceptron([2 * num_bits, *[recipe.hidden] * recipe.layers, num_bits])
 
 
 def _probe(rows: np.ndarray, values: np.ndarray) -> float:

@@ -14,7 +14,7 @@ A is fitted on one half of the contexts; on others the steered model's next toke
 
 A concept's *log-odds* as the next token shows them: log of sum_y q(y) p(c_i = 0 | y) over the same with c_i = 1.
 `slope` is the dose-response: change of these in the model for each unit of change in the edited world, over contexts
-and doses.
+and doses; `doses` has the mean change at each of them.
 
 What can go wrong: a model cannot be steered better than the theorem holds in its world. The same procedure on the exact
 log p(y|x) as features (`perfect`) says how well that is. And a random direction of the same length in the few
@@ -48,6 +48,18 @@ DRAWS = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Dose:
+    """Change of the concept's log-odds, nats, mean over contexts."""
+
+    asked: float
+    """In the edited world."""
+    found: float
+    """In the steered model."""
+    null: float
+    """95 % point of |found| over the random directions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Steering:
     """Steered next tokens beside those of the edited world."""
 
@@ -63,6 +75,8 @@ class Steering:
     that it asks of the steered one; NaN where there is no other."""
     null: float
     """95 % point of |slope| over random directions of the same length."""
+    doses: tuple[Dose, ...]
+    """What each of `DOSES` does."""
 
 
 def concept_direction(world: TokenWorld, contexts: Contexts, features: Rows64, concept: int) -> Feature64:
@@ -103,10 +117,12 @@ def steer(
     weights = DocumentBootstrap(draws=DRAWS, seed=seed).weights(len(contexts))
     interval = percentile_interval((weights @ top / (weights @ bottom))[:, None])
     before = _log_odds(world, q_before, concept)
-    null = [
-        ((_log_odds(world, _steered(features, vectors, one, DOSES), concept) - before) * own).sum() / bottom.sum()
+    chance = [
+        _log_odds(world, _steered(features, vectors, one, DOSES), concept) - before
         for one in _null_directions(vectors, direction, np.random.default_rng([seed, 5]))
     ]
+    null = [(change * own).sum() / bottom.sum() for change in chance]
+    by_chance = np.quantile(np.abs([change.mean(axis=1) for change in chance]), 0.95, axis=0)
     return Steering(
         slope=float(top.sum() / bottom.sum()),
         low=float(interval.low[0]),
@@ -114,6 +130,10 @@ def steer(
         explained=float(1 - ((q - q_before - p + p_before) ** 2).sum() / ((p - p_before) ** 2).sum()),
         leakage=float(np.sqrt(np.square(others).mean() / np.square(own).mean())) if others else math.nan,
         null=float(np.quantile(np.abs(null), 0.95)),
+        doses=tuple(
+            Dose(asked=float(own[k].mean()), found=float(found[concept][k].mean()), null=float(by_chance[k]))
+            for k in range(len(DOSES))
+        ),
     )
 
 

@@ -1,6 +1,6 @@
-"""Trials in known worlds (`trials`), and their numbers over seeds (`summary`)."""
+"""Trials in known worlds (`trials`), their numbers over seeds (`summary`), and measures made of them (`readings`)."""
 
-from lrh_ray.studies.worlds.summary import over_seeds, summarise, tabulate
+from lrh_ray.studies.worlds.summary import at_noise, over_seeds, summarise, tabulate
 from lrh_ray.studies.worlds.trials import (
     agreement_test,
     direct_test,
@@ -14,6 +14,7 @@ from lrh_ray.studies.worlds.trials import (
 
 __all__ = [
     "agreement_test",
+    "at_noise",
     "direct_test",
     "masked_test",
     "over_seeds",
