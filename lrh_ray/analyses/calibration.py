@@ -29,6 +29,9 @@ from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.layouts import Classes, LogPosteriors, ProbeFloats, ProbeScores
 from lrh_ray.errors import NotConverged, NotEnoughData
 
+NEAR, POLISHING = 1e-5, 4
+"""The gradient at which Newton's own steps take over from the trust region, and how many they are."""
+
 GRADIENT = 1e-9
 """Largest gradient at which a Platt fit counts as done, in nats per row and standard deviation of the scores."""
 
@@ -181,11 +184,14 @@ def _platt(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         return np.asarray((x_N2.T * (p * (1 - p))) @ x_N2 / len(targets))
 
     start = np.array([0.0, logit(targets.mean())])
-    fit = minimize(loss, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": GRADIENT / 10})
-    if not np.abs(gradient(fit.x)).max() <= GRADIENT:
+    fit = minimize(loss, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": NEAR})
+    best = fit.x
+    for _ in range(POLISHING):  # so near the minimum the loss has no digits left to judge a step by, the gradient has
+        best = best - np.linalg.solve(hessian(best), gradient(best))
+    if not np.abs(gradient(best)).max() <= GRADIENT:
         raise NotConverged(
-            f"Platt scaling stopped at a gradient of {np.abs(gradient(fit.x)).max():.1e} on {len(scores)} rows "
+            f"Platt scaling stopped at a gradient of {np.abs(gradient(best)).max():.1e} on {len(scores)} rows "
             f"({fit.message}). Look for scores that are not finite or many orders of magnitude apart."
         )
-    slope = float(fit.x[0]) / float(sd)
-    return slope, float(fit.x[1]) - slope * float(mean)
+    slope = float(best[0]) / float(sd)
+    return slope, float(best[1]) - slope * float(mean)

@@ -137,6 +137,11 @@ def codelength(state: PortionMoments, code: CodeState) -> Codelength:
     """Bits of every portion, once both passes are merged."""
     positive = np.stack([one.positives[-1] for one in state.states])[:, code.columns]
     number = np.stack([one.grams[one.populations, -1, -1] for one in state.states])[:, code.columns]
+    return codelength_from(code, positive=positive, number=number)
+
+
+def codelength_from(code: CodeState, *, positive: PortionProbes, number: PortionProbes) -> Codelength:
+    """The same from counts of rows [P, K] in each probe's population, all and positive; of some documents, say."""
     return Codelength(
         columns=code.columns,
         bits=np.vstack([number[:1], code.bits]),

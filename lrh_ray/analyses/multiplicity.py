@@ -1,5 +1,6 @@
 """Many tests at once: which of them may be believed.
 
+    permutation_p_values(observed, draws) # each test by itself
     max_t_p_values(observed, draws)       # family-wise: dependence between tests costs nothing
     benjamini_hochberg(p_values)          # false discovery rate
     equivalent(low, high, target, margin) # shown to be as large as, not merely "not shown to differ"
@@ -31,6 +32,12 @@ def max_t_p_values(observed: Targets, draws: NullDraws) -> Targets:
     largest = ratio(draws - mean, spread, otherwise=0.0).max(axis=1)
     scores = ratio(observed - mean, spread, otherwise=-np.inf)
     return np.asarray((1 + (largest[:, None] >= scores).sum(axis=0)) / (len(draws) + 1))
+
+
+def permutation_p_values(observed: Targets, draws: NullDraws) -> Targets:
+    """P values [K] of one-sided tests, each for itself: (1 + draws as large) / (1 + draws); 1 where either is NaN."""
+    larger = ~(draws < observed)
+    return np.asarray((1 + larger.sum(axis=0)) / (len(draws) + 1))
 
 
 def benjamini_hochberg(p_values: Targets) -> Targets:

@@ -4,6 +4,7 @@ scores = readout.scores(rows)            # [N, K], float64
 decisions = scores > readout.threshold
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -73,6 +74,17 @@ class LinearReadout:
         """Weights [K, D], intercepts and penalties [K]."""
         weights = np.ascontiguousarray(self.weights.T)
         return {"weights": weights, "intercepts": self.intercepts, "regularisation": self.regularisation}
+
+
+def joined(readouts: Sequence[LinearReadout]) -> LinearReadout:
+    """The probes of several readouts of one kind, one after the other."""
+    return LinearReadout(
+        weights=np.concatenate([readout.weights for readout in readouts], axis=1),
+        intercepts=np.concatenate([readout.intercepts for readout in readouts]),
+        columns=np.concatenate([readout.columns for readout in readouts]),
+        regularisation=np.concatenate([readout.regularisation for readout in readouts]),
+        threshold=readouts[0].threshold,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

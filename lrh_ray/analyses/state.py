@@ -16,8 +16,11 @@ which group, and when, cannot change a single bit.
 What can go wrong: groups of unequal or unaligned length give another tree, hence equal results only up to rounding.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from lrh_ray.errors import NotEnoughData
 
@@ -56,3 +59,16 @@ def merge_tree(states: Iterable[S]) -> S:
     while pending:
         result = pending.pop()[1].merge(result)
     return result
+
+
+def num_bytes(state: object) -> int:
+    """Bytes of all arrays that a state holds, however deep in records, mappings and tuples."""
+    if isinstance(state, np.ndarray):
+        return state.nbytes
+    if is_dataclass(state):
+        return sum(num_bytes(getattr(state, item.name)) for item in fields(state))
+    if isinstance(state, Mapping):
+        return sum(num_bytes(value) for value in state.values())
+    if isinstance(state, tuple | list):
+        return sum(num_bytes(value) for value in state)
+    return 0

@@ -3,11 +3,12 @@
     total = reduce_blocks(blocks, state_of_block)     # state_of_block: picklable, block -> mergeable state
 
 Each task computes the states of an aligned group of blocks and merges them in the fixed binary tree of their
-positions; the driver merges the groups in the same tree. So the answer is the same, bit for bit, for any number of
-workers and any order in which they finish.
+positions; further tasks merge the groups in the same tree, so that of a thousand states only the last comes to the
+driver. The answer is the same, bit for bit, for any number of workers and any order in which they finish.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
@@ -41,8 +42,23 @@ def reduce_blocks(blocks: Sequence[int], of: Callable[[int], S]) -> S:
     size = group_size(len(blocks), ray.cluster_resources().get("CPU", 1.0))
     groups = [tuple(blocks[first : first + size]) for first in range(0, len(blocks), size)]
     shared = ray.put(of)
-    states: list[S] = _gather([_remote(_merged_group).remote(group, shared) for group in groups])
-    return merge_tree(states)
+    total = merge_tree(_Pending(_remote(_merged_group).remote(group, shared)) for group in groups)
+    state: S = _gather([total.reference])[0]
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A state somewhere on the cluster, perhaps not computed yet; what it is merged into stays there as well."""
+
+    reference: Any
+
+    def merge(self, other: "_Pending") -> "_Pending":
+        return _Pending(_remote(_merged).remote(self.reference, other.reference))
+
+
+def _merged(one: S, other: S) -> S:
+    return one.merge(other)
 
 
 def _merged_group(blocks: tuple[int, ...], of: Callable[[int], S]) -> S:

@@ -14,6 +14,7 @@ from lrh_ray.records import Measure, Result, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.geometry_records import CONTEXTS, FamilyMember, SiteGains, SiteGeometry
+from lrh_ray.studies.passes import Ledger
 from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, software, store_table
 from lrh_ray.studies.run import RunConfig
 
@@ -27,6 +28,7 @@ def make_geometry_result(
     config: GeometryConfig,
     sites: Sequence[SiteGeometry],
     gains: Mapping[str, Sequence[SiteGains]],
+    ledger: Ledger,
     seconds: float,
 ) -> Result:
     """Assemble the answer to `question`."""
@@ -35,7 +37,7 @@ def make_geometry_result(
         question,
         summary=tuple(_summary(measures)),
         measures=measures,
-        tables=(store_table(store), parity_table(store), _rows_table(sites)),
+        tables=(store_table(store), parity_table(store), _rows_table(sites), ledger.table()),
         arrays={f"{one.model}/{one.site}/spectrum": one.spectra[0].whole.values for one in sites},
         provenance=provenance(store, seconds),
     )

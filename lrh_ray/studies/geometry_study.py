@@ -28,14 +28,16 @@ from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, UnknownName
 from lrh_ray.models.meta_facts import describe_model
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
-from lrh_ray.runtime.reduce import reduce_blocks, sample
+from lrh_ray.runtime.reduce import sample
 from lrh_ray.store.objects import absolute
+from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.geometry_passes import GainTask, GeometryRows, GramPass, Place, SumPass
 from lrh_ray.studies.geometry_records import FamilyMember, SiteGains, SiteGeometry, SiteScale, Spectra
 from lrh_ray.studies.geometry_result import make_family_result, make_geometry_result
+from lrh_ray.studies.passes import Ledger, PlannedPass
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.twins import standing_twin
@@ -43,6 +45,7 @@ from lrh_ray.studies.weights import find_checkpoint
 
 LABELS = "corpus"
 ALL = "all"
+SUMS, DIRECTIONS = "sums of rows", "products of directions"
 
 
 def geometry(config: RunConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
@@ -67,7 +70,9 @@ def geometry(config: RunConfig, *, address: str = EMBEDDED, progress: Progress |
     gains: dict[str, list[SiteGains]] = {}
     sites = _sites(config.geometry, store)
     progress.begin("inner products of rows", len(sites) * len(stores), "sites")
-    with connected(address):
+    ledger = Ledger(_planned_passes(config.geometry, store, sites, models=len(stores), values=len(values)))
+    with connected(address) as cluster:
+        ledger.require_memory(store.plan.num_blocks, cluster.cpus, "use fewer geometry.groups, or no geometry.by")
         for model, opened in stores.items():
             rows = GeometryRows(
                 place=_place(opened),
@@ -78,14 +83,14 @@ def geometry(config: RunConfig, *, address: str = EMBEDDED, progress: Progress |
                 num_codes=len(values) + 1,
             )
             for site in sites:
-                found.append(_site(rows, model, site, opened.plan.num_blocks, values))
+                found.append(_site(rows, model, site, ledger, values))
                 progress.advance(1)
             if config.geometry.gain_documents:
                 task = GainTask(rows=rows, sequences=_documents(config.geometry, store))
                 gains[model] = sample([one.scale for one in found if one.model == model], task)
     seconds = round(time.monotonic() - started, 1)
     return save_result(
-        make_geometry_result(question, store, config.geometry, found, gains, seconds), config.results_path
+        make_geometry_result(question, store, config.geometry, found, gains, ledger, seconds), config.results_path
     )
 
 
@@ -179,10 +184,29 @@ def _documents(config: GeometryConfig, store: Store) -> list[int]:
     return [int(sequence) for sequence in order[: config.gain_documents]]
 
 
-def _site(rows: GeometryRows, model: str, site: str, num_blocks: int, values: Sequence[str]) -> SiteGeometry:
-    blocks = range(num_blocks)
-    sums = reduce_blocks(blocks, SumPass(rows=rows, site=site))
-    grams = reduce_blocks(blocks, GramPass(rows=rows, site=site, mean=sums.mean))
+def _planned_passes(
+    config: GeometryConfig, store: Store, sites: Sequence[str], *, models: int, values: int
+) -> Sequence[PlannedPass]:
+    """Sums of rows, then the products of their directions, kept apart by group and value: N D^2 FLOP a site."""
+    width, rows = max(store.plan.site(site).width for site in sites), store.plan.num_valid_rows
+    read, groups = rows * width * DTYPES[store.plan.dtype].itemsize, config.groups * (values + 1)
+    most = models * len(sites)
+    return (
+        PlannedPass(name=SUMS, most=most, bytes_read=read, flops=3.0 * rows * width, state=8 * width),
+        PlannedPass(
+            name=DIRECTIONS,
+            most=most,
+            bytes_read=read,
+            flops=float(rows) * width**2,
+            state=8 * (groups * (width**2 + 1) + width),
+        ),
+    )
+
+
+def _site(rows: GeometryRows, model: str, site: str, ledger: Ledger, values: Sequence[str]) -> SiteGeometry:
+    blocks = range(rows.place.open().plan.num_blocks)
+    sums = ledger.reduce(SUMS, blocks, SumPass(rows=rows, site=site))
+    grams = ledger.reduce(DIRECTIONS, blocks, GramPass(rows=rows, site=site, mean=sums.mean))
     subsets = {ALL: np.ones(rows.num_codes)}
     subsets |= {f"{rows.config.by}={value}": np.eye(rows.num_codes)[code] for code, value in enumerate(values)}
     try:

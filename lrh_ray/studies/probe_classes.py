@@ -1,11 +1,11 @@
-"""Concepts of several classes: one linear discriminant analysis over all values of a document-level concept.
+"""Concepts of several classes: linear discriminants and multinomial logistic regression over all values at once.
 
-The one-vs-rest columns of such a concept already give its classes, for training (their class sums are in the moments)
-and for judgement. Shuffled twins are fitted and judged in the same way; baselines are the largest training class and
-the training rates.
+The one-vs-rest columns of a document-level concept already give its classes, for training (their class sums are in the
+moments) and for judgement. Shuffled twins are fitted and judged in the same way; baselines are the largest training
+class and the training rates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from lrh_ray.analyses.intervals import DocumentBootstrap, Sample
 from lrh_ray.analyses.lda import fit_multiclass_lda
 from lrh_ray.analyses.metrics import multiclass_accuracy, multiclass_log_loss
 from lrh_ray.analyses.moments import Moments
+from lrh_ray.analyses.multinomial import MultinomialFit
 from lrh_ray.analyses.readout import MulticlassReadout
 from lrh_ray.layouts import Rows
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -22,11 +23,24 @@ from lrh_ray.studies.probe_design import ProbeDesign
 CLASS_METRICS = {"accuracy": multiclass_accuracy, "log_loss": multiclass_log_loss}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassProbes:
-    """LDA of one concept at one site, for every shrinkage: on its labels, and on the shuffled ones."""
+@dataclass(frozen=True, slots=True)
+class ClassColumns:
+    """The label columns that are the classes of a concept: the true ones, or the shuffled."""
 
     concept: str
+    shuffled: bool
+    columns: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.concept} (shuffled)" if self.shuffled else self.concept
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassProbes:
+    """One kind of probe of one concept at one site, for every regularisation: on its labels, and on the shuffled."""
+
+    concept: str
+    kind: str
     columns: np.ndarray
     true: tuple[MulticlassReadout, ...]
     twins: tuple[MulticlassReadout, ...]
@@ -38,6 +52,7 @@ class ClassJudgement:
     """Held-out accuracy and log-loss of one concept with their bootstrap draws, twins and baselines."""
 
     concept: str
+    kind: str
     metrics: Mapping[str, Sample]
     shuffled: Mapping[str, float]
     majority: float
@@ -61,31 +76,46 @@ class ClassRows:
         return CLASS_METRICS[name](log_posteriors, self.classes(columns), self.documents, weights)
 
 
-def fit_classes(moments: Moments, design: ProbeDesign, shrinkages: Sequence[float]) -> tuple[ClassProbes, ...]:
-    """One entry per document-level concept of at least three classes."""
-    num_columns = len(design.columns)
-    fitted = []
+def class_places(design: ProbeDesign) -> Iterator[ClassColumns]:
+    """The true and the shuffled classes of every document-level concept of at least three."""
     for concept in design.document_concepts:
-        columns = np.array([c for c, column in enumerate(design.columns) if column.concept == concept], dtype=np.int64)
-        if len(columns) < 3:
-            continue
-        twins = columns + num_columns
-        fitted.append(
-            ClassProbes(
-                concept=concept,
-                columns=columns,
-                true=tuple(fit_multiclass_lda(moments, columns.tolist(), shrinkage) for shrinkage in shrinkages),
-                twins=tuple(fit_multiclass_lda(moments, twins.tolist(), shrinkage) for shrinkage in shrinkages),
-                rates=moments.rate[columns],
-            )
-        )
-    return tuple(fitted)
+        columns = tuple(c for c, column in enumerate(design.columns) if column.concept == concept)
+        if len(columns) >= 3:
+            yield ClassColumns(concept, False, columns)
+            yield ClassColumns(concept, True, tuple(c + len(design.columns) for c in columns))
+
+
+def fit_classes(
+    moments: Moments,
+    design: ProbeDesign,
+    shrinkages: Sequence[float],
+    multinomial: Mapping[ClassColumns, MultinomialFit],
+) -> Iterator[ClassProbes]:
+    """Every kind of probe of every concept of several classes; the multinomial ones as far as they were fitted."""
+    readouts = {}
+    for place in class_places(design):
+        lda = tuple(fit_multiclass_lda(moments, list(place.columns), shrinkage) for shrinkage in shrinkages)
+        exact = {"multinomial": multinomial[place].readouts} if place in multinomial else {}
+        readouts[place] = {"lda, all classes": lda, **exact}
+    twins = {place.concept: of_place for place, of_place in readouts.items() if place.shuffled}
+    for place, of_place in readouts.items():
+        if not place.shuffled:
+            columns = np.array(place.columns, dtype=np.int64)
+            for kind, true in of_place.items():
+                yield ClassProbes(
+                    concept=place.concept,
+                    kind=kind,
+                    columns=columns,
+                    true=true,
+                    twins=twins[place.concept][kind],
+                    rates=moments.rate[columns],
+                )
 
 
 def judge_classes(
     probes: ClassProbes, validation: ClassRows, rows: ClassRows, num_columns: int, config: ProbeConfig
 ) -> ClassJudgement:
-    """Choose the shrinkage by validation log-loss, then judge on held-out rows."""
+    """Choose the regularisation by validation log-loss, then judge on held-out rows."""
     twin_columns = probes.columns + num_columns
     true = _best(probes.true, validation, probes.columns)
     twin = _best(probes.twins, validation, twin_columns)
@@ -98,6 +128,7 @@ def judge_classes(
     classes = rows.classes(probes.columns)
     return ClassJudgement(
         concept=probes.concept,
+        kind=probes.kind,
         metrics={name: sampled(name) for name in CLASS_METRICS},
         shuffled={name: float(rows.evaluate(name, twin, twin_columns, ones)[0, 0]) for name in CLASS_METRICS},
         majority=float((classes == probes.rates.argmax()).mean()),

@@ -5,6 +5,9 @@ from typing import Literal
 from lrh_ray.config import settings
 from lrh_ray.studies.mlp_config import MlpConfig
 
+SHRINKAGES = (0.01, 0.1, 0.5)
+"""Of LDA, to choose from."""
+
 
 @settings
 class ProbeConfig:
@@ -38,6 +41,13 @@ class ProbeConfig:
     """Every concept is also probed as a control task (Hewitt and Liang 2019): a random class for each token type, which
     can be remembered and not read. Accuracy less that on the control task is the selectivity. Half as much work again.
     """
+
+    multinomial: bool = False
+    """Concepts of three values and more also get one exact multinomial regression; two to four times the passes."""
+
+    codelength: bool = False
+    """How many bits the labels take, given the rows (Voita and Titov 2020): how soon a concept can be read, not only
+    how well. Two passes more."""
 
     mlp: MlpConfig | None = None
     """Networks with hidden layers beside the linear probes; null trains none."""

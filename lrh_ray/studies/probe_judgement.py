@@ -10,12 +10,15 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from lrh_ray.analyses.controls import NullBand, permutation_band, shuffle_labels
+from lrh_ray.analyses.calibration import fit_platt, recalibrated
+from lrh_ray.analyses.controls import Level, NullBand, permutation_band, shuffle_labels
 from lrh_ray.analyses.held_out import HeldOut
 from lrh_ray.analyses.intervals import DocumentBootstrap, Sample
 from lrh_ray.analyses.metrics import accuracy, auc, base_rate_log_loss, log_loss, majority_accuracy
 from lrh_ray.analyses.readout import Readout
+from lrh_ray.analyses.reliability import brier_parts, calibration_error, calibration_null
 from lrh_ray.analyses.token_counts import TokenCounts
+from lrh_ray.errors import NotEnoughData
 from lrh_ray.layouts import Rows
 from lrh_ray.studies.probe_classes import ClassJudgement, ClassProbes, ClassRows, judge_classes
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -24,6 +27,8 @@ from lrh_ray.studies.probe_passes import Rowset
 
 EXAMPLES = 6
 PROBABILISTIC = ("logistic", "lda", "mlp")
+FLIPPED_DOCUMENTS = 50
+"""From so many documents on, the null of a calibration error keeps the errors that rows of a document share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,19 @@ class SiteProbes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationJudgement:
+    """Whether the probabilities of the true columns [C] mean what they say: expected calibration error beside what a
+    calibrated probe would have on these rows [B, C], and what is left after Platt scaling on the validation rows.
+    """
+
+    error: np.ndarray
+    null: np.ndarray
+    after_platt: np.ndarray
+    reliability: np.ndarray
+    resolution: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
 class KindJudgement:
     """One probe kind at one site: chosen probes [F C], metrics of the true columns, and the twins' numbers [C]."""
 
@@ -47,6 +65,8 @@ class KindJudgement:
     band: NullBand
     control_task: Mapping[str, Sample]
     """Metrics of the control tasks, of the same draws of documents; empty where there are none."""
+    calibration: CalibrationJudgement | None
+    """None for scores that are no log-odds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +257,26 @@ class Judge:
                 for task in control
                 for name in metric_names(kind)
             },
+            calibration=self._calibration(readout, true, validation, rows) if kind in PROBABILISTIC else None,
+        )
+
+    def _calibration(
+        self, readout: Readout, chosen: np.ndarray, validation: PartRows, rows: PartRows
+    ) -> CalibrationJudgement:
+        held_out = rows.scored(self.rowset.design, readout, chosen)
+        level: Level = "document" if held_out.num_documents >= FLIPPED_DOCUMENTS else "token"
+        try:
+            mapped = recalibrated(held_out, fit_platt(validation.scored(self.rowset.design, readout, chosen)))
+            after = calibration_error(mapped, mapped.ones)[0]
+        except NotEnoughData:  # a sample of the validation rows may lack a class
+            after = np.full(len(chosen), np.nan)
+        parts = brier_parts(held_out)
+        return CalibrationJudgement(
+            error=calibration_error(held_out, held_out.ones)[0],
+            null=calibration_null(held_out, self.config.draws, self.config.seed, level),
+            after_platt=after,
+            reliability=parts.reliability,
+            resolution=parts.resolution,
         )
 
     def _sample(self, name: str, held_out: HeldOut, readout: Readout) -> Sample:

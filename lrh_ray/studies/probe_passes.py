@@ -7,17 +7,20 @@ travels. The labels of a block are kept per process, because every pass needs th
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 
 from lrh_ray.analyses.logistic import LossState, Proposal
 from lrh_ray.analyses.moments import LabelledMoments
+from lrh_ray.analyses.multinomial import SoftmaxProposal, SoftmaxState
 from lrh_ray.analyses.selectivity import type_uniforms
 from lrh_ray.analyses.token_counts import TokenCounts
 from lrh_ray.layouts import Rows
 from lrh_ray.store.documents import Labels
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import Store, open_store
+from lrh_ray.studies.probe_classes import ClassColumns
 from lrh_ray.studies.probe_design import PARTS, TRAIN, BlockLabels, ProbeDesign, block_labels
 
 
@@ -30,6 +33,8 @@ class Rowset:
     design: ProbeDesign
     digest: str
     """Digest of store, labels and design; workers keep what they opened under it."""
+    labelled: Location | None = None
+    """The store whose labels and sinks are used, where it is another: the trained model's, for its untrained twin."""
 
     @property
     def store(self) -> Store:
@@ -38,7 +43,7 @@ class Rowset:
     def block(self, block: int) -> BlockLabels:
         kept = _kept_labels(self.digest)
         if block not in kept:
-            store, labels = _opened(self.digest, self.location, self.labels)
+            store, labels = _opened(self.digest, self.labelled or self.location, self.labels)
             kept[block] = block_labels(self.design, store, labels, block)
         return kept[block]
 
@@ -129,29 +134,51 @@ class MomentsPass:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossStates:
-    """Loss states of several sites, merged together."""
+class Place:
+    """Whose proposal it is: of the binary probes of a site, or of a concept of several classes there."""
 
-    sites: Mapping[str, LossState]
+    site: str
+    classes: ClassColumns | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossStates:
+    """Sums of one pass for every solver, merged together."""
+
+    states: Mapping[Place, LossState | SoftmaxState]
 
     def merge(self, other: "LossStates") -> "LossStates":
-        return LossStates(sites={site: state.merge(other.sites[site]) for site, state in self.sites.items()})
+        return LossStates(states={place: _merged(state, other.states[place]) for place, state in self.states.items()})
+
+
+def _merged(one: LossState | SoftmaxState, other: LossState | SoftmaxState) -> LossState | SoftmaxState:
+    return one.merge(cast(Any, other))  # a place has states of one kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossPass:
-    """block -> loss and gradient of every site's proposal: one reading of the store for all sites."""
+    """block -> loss and gradient of every proposal: one reading of the store for all sites and solvers."""
 
     rowset: Rowset
     shifts: Mapping[str, np.ndarray]
-    proposals: Mapping[str, Proposal]
+    proposals: Mapping[Place, Proposal | SoftmaxProposal]
 
     def __call__(self, block: int) -> LossStates:
-        return LossStates(sites={site: self._state(site, proposal, block) for site, proposal in self.proposals.items()})
+        states: dict[Place, LossState | SoftmaxState] = {}
+        for site in dict.fromkeys(place.site for place in self.proposals):
+            rows, _, members = training_rows(self.rowset, site, block)
+            for place, proposal in self.proposals.items():
+                if place.site == site:
+                    states[place] = _state(rows, self.shifts[site], members, proposal)
+        return LossStates(states=states)
 
-    def _state(self, site: str, proposal: Proposal, block: int) -> LossState:
-        rows, _, members = training_rows(self.rowset, site, block)
-        return LossState.of(rows, self.shifts[site], members, proposal)
+
+def _state(
+    rows: Rows, shift: np.ndarray, members: np.ndarray, proposal: Proposal | SoftmaxProposal
+) -> LossState | SoftmaxState:
+    if isinstance(proposal, Proposal):
+        return LossState.of(rows, shift, members, proposal)
+    return SoftmaxState.of(rows, shift, members, proposal)
 
 
 def training_rows(rowset: Rowset, site: str, block: int) -> tuple[Rows, np.ndarray, np.ndarray]:

@@ -15,8 +15,10 @@ What can go wrong: a run whose own weights are those of the twin has no twin; th
 are `ConfigError`s. An original that was written by another plan than today's configuration is a `StoreConflict`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -56,14 +58,16 @@ def extract_twin(
 
 
 def standing_twin(config: RunConfig, store: Store) -> Store | None:
-    """The run's control store, if there is a sealed one with the same documents."""
+    """The run's control store, if there is a sealed one with these weights and the same documents."""
     if config.model.weights == config.twin.weights or config.store.base is not None:
         return None
     try:
         twin = open_store(twin_config(config).store_location)
     except StoreMissing:
         return None
-    return twin if twin.sealed and twin.document_ids == store.document_ids else None
+    model = cast(Mapping[str, str], twin.plan.identity["model"])
+    same = model["name"].endswith(config.twin.weights) and twin.document_ids == store.document_ids
+    return twin if twin.sealed and same else None
 
 
 def twin_config(config: RunConfig) -> RunConfig:

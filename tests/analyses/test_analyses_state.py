@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrh_ray.analyses.state import merge_tree
+from lrh_ray.analyses.state import merge_tree, num_bytes
 from lrh_ray.errors import NotEnoughData
 
 
@@ -57,3 +57,16 @@ def test_aligned_groups_are_bit_identical_and_unaligned_ones_are_not() -> None:
 def test_nothing_to_merge_is_refused() -> None:
     with pytest.raises(NotEnoughData, match="no block"):
         merge_tree([])
+
+
+@dataclass(frozen=True)
+class Nested:
+    own: np.ndarray
+    parts: dict[str, "Nested"]
+    pair: tuple[np.ndarray, int]
+
+
+def test_the_size_of_a_state_is_that_of_its_arrays_however_deep() -> None:
+    leaf = Nested(np.zeros((3, 4)), {}, (np.zeros(5, dtype=np.float32), 7))
+    assert num_bytes(leaf) == 96 + 20
+    assert num_bytes(Nested(np.zeros(1), {"a": leaf, "b": leaf}, (np.zeros(0), 1))) == 8 + 2 * 116

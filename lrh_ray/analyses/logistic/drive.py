@@ -17,6 +17,7 @@ from lrh_ray.analyses.logistic.problem import LogisticProblem
 from lrh_ray.analyses.logistic.solver import LogisticFit, solve
 from lrh_ray.analyses.state import merge_tree
 
+K = TypeVar("K")
 P = TypeVar("P")
 S = TypeVar("S")
 F = TypeVar("F")
@@ -26,13 +27,13 @@ Block: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def in_lockstep(
-    solvers: Mapping[str, Generator[P, S, F]],
-) -> Generator[Mapping[str, P], Mapping[str, S], Mapping[str, F]]:
-    """Advance the solvers of several sites together: each turn yields the proposals of those still at work."""
-    fits: dict[str, F] = {}
-    sums: Mapping[str, S | None] = dict.fromkeys(solvers)
+    solvers: Mapping[K, Generator[P, S, F]],
+) -> Generator[Mapping[K, P], Mapping[K, S], Mapping[K, F]]:
+    """Advance several solvers, of several sites say, together: each turn yields the proposals of those at work."""
+    fits: dict[K, F] = {}
+    sums: Mapping[K, S | None] = dict.fromkeys(solvers)
     while True:
-        proposals: dict[str, P] = {}
+        proposals: dict[K, P] = {}
         for site, state in sums.items():
             try:
                 proposals[site] = next(solvers[site]) if state is None else solvers[site].send(state)
