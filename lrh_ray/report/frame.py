@@ -67,7 +67,8 @@ class Frame:
         return LEFT + INSET + (self.layers_end - LEFT - 2 * INSET) * share
 
     def y(self, value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (self.high - value) / (self.high - self.low)
+        """Height of a value; what lies below the axis is drawn at its foot."""
+        return TOP + (HEIGHT - TOP - BOTTOM) * (self.high - max(value, self.low)) / (self.high - self.low)
 
 
 def x_ticks(frame: Frame) -> Iterator[tuple[int, str]]:
@@ -93,11 +94,12 @@ def _layer_ticks(frame: Frame, layered: Sequence[int]) -> Iterator[tuple[int, st
     distinct = list({frame.places[index].layer: index for index in layered}.values())
     if not distinct:
         return
+    pitch = max(MIN_PITCH, LETTER_WIDTH * max(len(frame.places[index].tick) for index in distinct) + 5)
     final = frame.x(distinct[-1])
-    shown = -MIN_PITCH
+    shown = -pitch
     for index in distinct[:-1]:
         x = frame.x(index)
-        if x - shown >= MIN_PITCH and final - x >= MIN_PITCH:
+        if x - shown >= pitch and final - x >= pitch:
             shown = x
             yield index, frame.places[index].tick
     yield distinct[-1], frame.places[distinct[-1]].tick

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from lrh_ray.records import Measure
 
 PREFERRED_METRICS = ("auc", "accuracy")
-SUBJECTS = ("concept", "model", "measure")
+SUBJECTS = ("concept", "model", "measure", "graph")
 """Keys that say what a measure is about, the first that it has."""
 
 COUNT = "dimensions"
@@ -80,7 +80,8 @@ def where(measure: Measure) -> list[str]:
 
 def _placed(key: str, value: str | int | float) -> str:
     if key in COUNTED:
-        return f"{key} {value}" if axis_word(key) == key else f"{value} {key}"
+        number = value if isinstance(value, str) else f"{value:g}"
+        return f"{key} {number}" if axis_word(key) == key else f"{number} {key}"
     return str(value)
 
 

@@ -28,6 +28,9 @@ SHUFFLED = "shuffled"
 REFERENCES = ("majority", "chance", "ceiling", "token_only", "isotropic")
 """Controls drawn as a dashed line at their own height."""
 
+FLOORS = {"share": -0.25}
+"""Metrics that fall without bound where a probe is wrong and sure of it: figures end there, and draw the rest there."""
+
 MAX_TICKS = 5
 
 
@@ -80,6 +83,8 @@ class Chart:
     line_labels: tuple[str, ...]
     panels: tuple[Panel, ...]
     ticks: tuple[float, ...]
+    cut: bool
+    """Whether values lie below the first tick, where they are drawn."""
 
 
 def chart_of(measures: Sequence[Measure]) -> Chart | None:
@@ -90,13 +95,17 @@ def chart_of(measures: Sequence[Measure]) -> Chart | None:
         return None
     places = places_of(placed)
     labels = _line_labels(placed)
+    low, high = min(values), max(values)
+    floor = min(FLOORS.get(placed[0].name, low), high)
+    ticks = nice_ticks(max(low, floor), high)
     return Chart(
         metric=placed[0].name,
         unit=placed[0].unit,
         places=places,
         line_labels=tuple(dict.fromkeys(labels)),
         panels=_panels(placed, labels, places),
-        ticks=nice_ticks(min(values), max(values)),
+        ticks=ticks,
+        cut=floor > low and ticks[0] > low,
     )
 
 
@@ -131,7 +140,9 @@ def _place(measure: Measure) -> Place | None:
     axis = axis_of(measure)
     layer, site, count = (measure.keys.get(key) for key in ("layer", "site", axis or ""))
     if isinstance(count, int | float) and (axis in SIGNED or count > 0):
-        return Place(label=f"{count:g}", layer=count if axis in SIGNED else math.log(count), counted=True)
+        return Place(
+            label=f"{count:g}".replace("-", "−"), layer=count if axis in SIGNED else math.log(count), counted=True
+        )
     number = None if layer is None or isinstance(layer, str) or not math.isfinite(layer) else float(layer)
     if site is not None:
         return Place(label=str(site), layer=number)

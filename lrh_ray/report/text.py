@@ -9,6 +9,7 @@ first and is never read as markup.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from rich import box
 from rich.console import Console
@@ -32,6 +33,8 @@ from lrh_ray.report.tables import STORE_TABLES, TableView, table_view
 
 MAX_ROWS = 60
 MAX_TEXT = 600
+MIN_SUBJECT, MIN_WHERE, GAP = 14, 9, 3
+"""Characters of the first and the last column of the table, and between columns."""
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -44,7 +47,7 @@ def print_result(result: Result, console: Console) -> None:
     if primary:
         console.print()
         best = best_per_concept(primary)[:MAX_ROWS]
-        console.print(_best_table(best, num_measures=len(primary)))
+        console.print(_best_table(best, num_measures=len(primary), width=console.width))
         for flag in dict.fromkeys(flag for measure in best for flag in measure.flags):
             console.print(Text(f"† {readable(flag, MAX_TEXT)}", style="yellow"))
         others = [name for name in metric_names(result.measures) if name != primary[0].name]
@@ -57,22 +60,32 @@ def print_result(result: Result, console: Console) -> None:
                 console.print(_plain_table(table_view(table, rows=MAX_ROWS)))
 
 
-def _best_table(best: tuple[Measure, ...], *, num_measures: int) -> RichTable:
+def _best_table(best: tuple[Measure, ...], *, num_measures: int, width: int) -> RichTable:
+    """The first column says what, the last says where; of the numbers between as many as fit."""
     controls = list(dict.fromkeys(name for measure in best for name in measure.controls if name not in NULL_CONTROLS))
-    caption = f"best of {num_measures} measures; ○ does not leave its null band"
+    headings = (label(best[0].name) + unit_suffix(best[0].unit), "95 % interval", "null band", *controls)
+    subjects, *numbers, places = zip(*(_best_row(measure, controls) for measure in best), strict=True)
+    filled = [pair for pair in zip(headings, numbers, strict=True) if set(pair[1]) != {NO_VALUE}]
+    widths = [max(len(word) for word in (*heading.split(), *cells)) for heading, cells in filled]
+    room = width - GAP
+    used = [total for total in accumulate(column + GAP for column in widths) if room - total >= MIN_SUBJECT + MIN_WHERE]
+    shown, spare = filled[: len(used)], room - max(used, default=0)
+    longest = max(MIN_WHERE, *(len(place) for place in places))
+    name = max(MIN_SUBJECT, min(max(len(one) for one in subjects), spare - longest))
+    omitted = f"; columns left to the report: {len(filled) - len(shown)}" if len(shown) < len(filled) else ""
     table = RichTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        caption=Text(caption, style="dim"),
+        caption=Text(f"best of {num_measures} measures; ○ does not leave its null band{omitted}", style="dim"),
         caption_justify="left",
     )
-    table.add_column(subject_word(best), overflow="fold", min_width=14)
-    for heading in (label(best[0].name) + unit_suffix(best[0].unit), "95 % interval", "null band", *controls):
-        table.add_column(Text(readable(heading, 40)), justify="right", no_wrap=True)
-    table.add_column("where", overflow="fold", min_width=9)
-    for measure in best:
-        table.add_row(*map(Text, _best_row(measure, controls)))
+    table.add_column(subject_word(best), overflow="fold", width=name)
+    for (heading, _), column in zip(shown, widths, strict=False):
+        table.add_column(Text(readable(heading, 60)), justify="right", width=column)
+    table.add_column("where", overflow="fold", width=min(longest, max(MIN_WHERE, spare - name)))
+    for row in zip(subjects, *(cells for _, cells in shown), places, strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -11,7 +11,7 @@ says how much is missing; the whole is always in `result.json`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -93,6 +93,8 @@ class ChartView:
     lines: tuple[tuple[str, str], ...]
     legend: frozenset[str]
     has_categories: bool
+    cut: str
+    """Below what number values are drawn at the foot of the figure; empty where none are."""
     heat: HeatMap | None
 
 
@@ -159,11 +161,11 @@ def _tables(tables: Iterable[Table], names: Sequence[str], budget: Budget) -> tu
 
 
 def _charts(by_metric: Mapping[str, Sequence[Measure]], anchor: str, budget: Budget) -> tuple[ChartView, ...]:
-    """The primary metric comes first."""
+    """The primary metric comes first, and has a table of shades besides its panels."""
     drawn = [own for i, own in enumerate(by_metric.values()) if i == 0 or any(axis_of(m) in SETTINGS for m in own)]
     names = [anchor if i == 0 else f"{anchor}-m{i}" for i in range(len(drawn))]
     charts = [_chart_view(own, name, budget) for own, name in zip(drawn, names, strict=True)]
-    return tuple(chart for chart in charts if chart is not None)
+    return tuple(chart if i == 0 else replace(chart, heat=None) for i, chart in enumerate(charts) if chart is not None)
 
 
 def _chart_view(measures: Sequence[Measure], anchor: str, budget: Budget) -> ChartView | None:
@@ -188,6 +190,7 @@ def _chart_view(measures: Sequence[Measure], anchor: str, budget: Budget) -> Cha
         lines=_lines(chart),
         legend=_legend(measures),
         has_categories=any(place.layer is None for place in chart.places),
+        cut=number(chart.ticks[0]) if chart.cut else "",
         heat=heat if len(heat.rows) > 1 and len(heat.sites) > 1 else None,
     )
 

@@ -17,9 +17,9 @@ from lrh_ray.analyses.worlds.learning import Recipe
 from lrh_ray.records import Measure, Scalar, Table
 from lrh_ray.studies.result_parts import with_interval
 from lrh_ray.studies.seeded_world import Answer, SeededWorld
-from lrh_ray.studies.world_kinds import AgreementWorldConfig
+from lrh_ray.studies.world_kinds import NoisyWorldConfig
 from lrh_ray.studies.worlds import agreement_test, at_noise
-from lrh_ray.studies.worlds.readings import Reading, above, at, is_control, measured, pick, shown
+from lrh_ray.studies.worlds.readings import LEAD, Reading, above, at, lead, measured, pick, positive, shown
 
 RUNS = "two runs"
 READ: Mapping[str, Callable[[Agreement], float]] = {
@@ -38,17 +38,19 @@ def comparisons(trial: AgreementTrial) -> dict[str, Agreement]:
     return {RUNS: trial.trained, **trial.controls}
 
 
-def _trials(world: AgreementWorldConfig, address: str) -> list[AgreementTrial]:
+def _trials(world: NoisyWorldConfig, address: str) -> list[AgreementTrial]:
     recipe = Recipe(steps=world.steps, test_rows=world.contexts)
     return agreement_test(world.noises, seeds=world.seeds, recipe=recipe, address=address)
 
 
-def _answer(_: AgreementWorldConfig, trials: Sequence[AgreementTrial]) -> Answer:
+def _answer(_: NoisyWorldConfig, trials: Sequence[AgreementTrial]) -> Answer:
     measures = measured(trials, at_noise, _readings(list(comparisons(trials[0]))))
     return Answer(summary=tuple(_summary(measures)), measures=measures, tables=(_runs_table(trials),))
 
 
 def _readings(compared: Sequence[str]) -> Iterator[Reading[AgreementTrial]]:
+    """The two runs come first, then the controls."""
+
     def of(name: str, read: Callable[[Agreement], float]) -> Callable[[AgreementTrial], float]:
         return lambda trial: read(comparisons(trial)[name])
 
@@ -60,18 +62,21 @@ def _readings(compared: Sequence[str]) -> Iterator[Reading[AgreementTrial]]:
         return flags
 
     for measure, read in READ.items():
-        for name in compared:
-            yield Reading(
+        own, *controls = (
+            Reading(
                 name="agreement",
                 value=of(name, read),
                 keys={"measure": measure, "reader" if name == RUNS else "control": name},
                 beside={"ceiling": lambda _: 1.0} if name == RUNS and measure in PERFECT else {},
                 flags=not_converged(name) if measure == "MCC after ICA" else lambda _: (),
             )
+            for name in compared
+        )
+        yield from (own, *controls, lead(own, controls))
 
 
 def _summary(measures: Sequence[Measure]) -> Iterator[str]:
-    found = sorted((one for one in measures if not is_control(one)), key=lambda one: at(one, "noise"))
+    found = sorted(pick(measures, "agreement", reader=RUNS), key=lambda one: at(one, "noise"))
     for noise in dict.fromkeys(at(one, "noise") for one in found):
         own = [one for one in found if at(one, "noise") == noise]
         words = ", ".join(f"{one.keys['measure']} {with_interval(one)}" for one in own)
@@ -80,18 +85,16 @@ def _summary(measures: Sequence[Measure]) -> Iterator[str]:
             f"{words}."
         )
         yield shown(
-            "that is more than untrained weights, a model of another world and shuffled rows, with intervals apart",
-            {str(one.keys["measure"]): above(one, *_rivals(one, measures)) for one in own},
+            f"two runs agree more than untrained weights, another world and shuffled rows at noise {noise:g}",
+            {
+                f"{one.keys['measure']}, by {with_interval(one)}": positive(one)
+                for one in pick(measures, LEAD, noise=noise)
+            },
         )
     (linear,) = pick(found, "agreement", measure="R^2", noise=at(found[0], "noise"))
     (single,) = pick(found, "agreement", measure="MCC", noise=at(found[0], "noise"))
     if above(linear, single):
         yield "Coordinate by coordinate (MCC) they are less alike: the two agree up to a linear map, not more."
-
-
-def _rivals(one: Measure, measures: Sequence[Measure]) -> list[Measure]:
-    here = pick(measures, one.name, measure=one.keys["measure"], noise=one.keys["noise"])
-    return [rival for rival in here if is_control(rival)]
 
 
 def _runs_table(trials: Sequence[AgreementTrial]) -> Table:
@@ -110,7 +113,8 @@ def _runs_table(trials: Sequence[AgreementTrial]) -> Table:
 
 
 agreement_world = SeededWorld(
-    settings=AgreementWorldConfig,
+    kind="agreement",
+    settings=NoisyWorldConfig,
     question="Do two runs find the same features?",
     work=lambda world: f"training {3 * len(world.noises) * world.seeds} models of worlds of known concepts",
     trials=_trials,

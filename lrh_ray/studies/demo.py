@@ -22,7 +22,7 @@ from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.theorem_world import theorem_world
 from lrh_ray.studies.world_config import WorldConfig
-from lrh_ray.studies.world_kinds import TheoremWorldConfig
+from lrh_ray.studies.world_kinds import NoisyWorldConfig
 from lrh_ray.text.config import PairsSource, TextConfig
 
 FULL_SOURCES = "[{kind: python-docs}, {kind: pairs}, {kind: capitals}]"
@@ -36,10 +36,10 @@ PAIR_TESTS: Mapping[str, PairTestConfig] = {
     "small": PairTestConfig(inverse_penalties=(1e-4, 1.0), metrics=("raw", "causal"), repeats=10, draws=100),
     "full": PairTestConfig(),
 }
-WORLDS: Mapping[str, TheoremWorldConfig] = {
-    "tiny": TheoremWorldConfig(noises=(0.3, 0.03), seeds=1, steps=300),
-    "small": TheoremWorldConfig(noises=(0.3, 0.03), seeds=2, steps=1000),
-    "full": TheoremWorldConfig(),
+WORLDS: Mapping[str, NoisyWorldConfig] = {
+    "tiny": NoisyWorldConfig(kind="theorem", noises=(0.3, 0.03), seeds=1, steps=300),
+    "small": NoisyWorldConfig(kind="theorem", noises=(0.3, 0.03), seeds=2, steps=1000),
+    "full": NoisyWorldConfig(kind="theorem"),
 }
 
 

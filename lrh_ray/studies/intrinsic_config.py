@@ -17,8 +17,9 @@ class IntrinsicConfig:
     sites: tuple[str, ...] = ()
     """Sites of the store; empty for all."""
 
-    probes: tuple[ProbeKind, ...] = ("gaussian", "conditional")
-    """Gaussians of each class, or a softmax probe trained on subsets drawn from a Poisson or conditional Poisson."""
+    probes: tuple[ProbeKind, ...] = ("gaussian", "poisson")
+    """Gaussians of each class, or a softmax probe trained on subsets drawn from a Poisson or conditional Poisson. The
+    first reads few dimensions best, the second many; the third lies between them, and takes longest."""
 
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50)
     """Numbers of dimensions, ascending; those beyond the width of a site are left out there."""

@@ -32,7 +32,7 @@ from lrh_ray.studies.intrinsic_rows import ConceptRows, Variable, concept_rows
 from lrh_ray.studies.probe_design import HELD_OUT, PARTS, TRAIN, VALIDATION, Part
 from lrh_ray.studies.probe_passes import Rowset
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 TOLERANCE = 1e-4
 """Of the logistic probe, whose loss then exceeds its minimum by far less than an interval is wide."""
 
@@ -117,7 +117,7 @@ class Measurement:
 
     def _fitted(self, kind: ProbeKind, train: ConceptRows) -> GaussianProbe | LatentProbe:
         if kind == "gaussian":
-            return fit_gaussian_probe(train.rows, train.classes)
+            return fit_gaussian_probe(train.rows, train.classes, estimate="mean")
         recipe = LatentRecipe(family=kind, largest=self.config.sizes[-1], steps=self.config.steps)
         return fit_latent_probe(train.rows, train.classes, recipe=recipe, seed=self.config.seed)
 
@@ -137,7 +137,8 @@ class Measurement:
         log_posteriors = probe.log_posteriors(held_out.rows, chosen)
         found = self._information(log_posteriors, held_out)
         of_labels = label_p_value(log_posteriors, held_out.classes, held_out.units, draws=draws, seed=seed)
-        return Subset(size=len(chosen), found=found, random=random, p_value=max(random.p_value(found.bits), of_labels))
+        both = max(random.p_value(found.bits), of_labels)
+        return Subset(size=len(chosen), found=found, random=random, p_value=both if found.bits > 0 else 1.0)
 
     def _logistic(self, split: Split) -> Information:
         """What the best linear probe says of all dimensions; validation rows choose its penalty."""

@@ -24,7 +24,8 @@ class Subset:
     found: Information
     random: SubsetNull
     p_value: float
-    """The larger of two: that random dimensions say as much, and that these do of permuted labels."""
+    """The larger of two: that random dimensions say as much, and that these do of permuted labels. 1 where the bound is
+    not above 0, and so says nothing, however much less the others say."""
 
 
 @dataclass(frozen=True, kw_only=True)

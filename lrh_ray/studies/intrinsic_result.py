@@ -40,7 +40,9 @@ def make_intrinsic_result(
     q_values, of_shuffled = [test.q_value for test in tests], [test.shuffled_q_value for test in tests]
     return replace(
         question,
-        summary=tuple(summary(findings, q_values, of_shuffled, sinks=str(question.resolved["sinks"]))),
+        summary=tuple(
+            summary(findings, q_values, of_shuffled, omitted=len(omitted), sinks=str(question.resolved["sinks"]))
+        ),
         measures=(*_shares(store, tests), *_bits(store, tests), *_wholes(store, findings), *_halves(store, findings)),
         tables=(
             store_table(store),

@@ -61,12 +61,14 @@ def intrinsic(config: RunConfig, *, address: str = EMBEDDED, progress: Progress 
     if not concepts:
         raise NotEnoughData(f"No concept can be probed: {'; '.join(f'{one.concept}: {one.reason}' for one in scarce)}.")
     measurement, sites = Measurement(concepts=concepts, config=config.intrinsic), _sites(config.intrinsic, store)
+    asked = [Asked(site=site, concept=concept) for concept in concepts for site in sites]
     found: list[Finding] = []
-    progress.begin(f"dimensions of {len(concepts)} concepts", len(sites) * len(concepts), "concepts at sites")
-    with connected(address):
-        for site in sites:
-            found += sample([Asked(site=site, concept=concept) for concept in concepts], measurement)
-            progress.advance(len(concepts))
+    progress.begin(f"dimensions of {len(concepts)} concepts", len(asked), "concepts at sites")
+    with connected(address) as cluster:
+        wave = max(1, int(cluster.cpus))  # alike in work, so that they end together
+        for first in range(0, len(asked), wave):
+            found += sample(asked[first : first + wave], measurement)
+            progress.advance(len(found) - first)
     seconds = round(time.monotonic() - started, 1)
     omitted = (*rowset.design.omitted, *scarce)
     return save_result(make_intrinsic_result(question, store, found, omitted, seconds), config.results_path)

@@ -11,21 +11,24 @@ TOLD = 8
 
 
 def summary(
-    findings: Sequence[Finding], q_values: Sequence[float], of_shuffled: Sequence[float], *, sinks: str
+    findings: Sequence[Finding], q_values: Sequence[float], of_shuffled: Sequence[float], *, omitted: int, sinks: str
 ) -> Iterator[str]:
-    """Sentences; `q_values` of all subsets, and of the same with shuffled labels."""
+    """Sentences; `q_values` of all subsets, and of the same with shuffled labels; how much was left out."""
     concepts, sites = ({getattr(one, name): None for one in findings} for name in ("concept", "site"))
+    asked = f"{_counted(len(concepts), 'concept')} at {_counted(len(sites), 'site')}"
     yield (
-        f"{len(concepts)} concepts at {len(sites)} sites. Every number is of documents that neither fitted a probe nor "
-        f"ranked dimensions: at most {max(one.rows[-1] for one in findings):,} tokens a concept."
+        f"{asked}. Every number is of documents that neither fitted a probe nor ranked dimensions: at most "
+        f"{max(one.rows[-1] for one in findings):,} tokens a concept."
     )
     ranked = sorted((_best(findings, concept) for concept in concepts), key=lambda one: -one.ceiling.share)
     yield from map(_where, ranked[:TOLD])
     if len(ranked) > TOLD:
-        yield f"The table of dimensions has the other {len(ranked) - TOLD} concepts."
+        yield f"The table of dimensions has {_counted(len(ranked) - TOLD, 'more concept')}."
     yield from _probes(findings)
     yield from _discoveries(findings, q_values)
     yield _twins(findings, of_shuffled)
+    if omitted:
+        yield f"Left out for want of documents: {_counted(omitted, 'concept or value', 'concepts or values')}."
     if sinks == "drop":
         yield "Attention sinks (rows with over 10 times the median norm at any site) were left out."
 
@@ -53,6 +56,10 @@ def _where(finding: Finding) -> str:
         f"{name}: {told}; {few} {half.found.share:.2f} [{half.found.share_low:.2f}, {half.found.share_high:.2f}] "
         f"({dimensions}{more}; {probe.kind} probe)."
     )
+
+
+def _counted(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def _interval(finding: Finding) -> str:

@@ -21,7 +21,7 @@ from lrh_ray.studies.result_parts import with_interval
 from lrh_ray.studies.seeded_world import Answer, SeededWorld
 from lrh_ray.studies.world_kinds import MaskedWorldConfig
 from lrh_ray.studies.worlds import masked_test
-from lrh_ray.studies.worlds.readings import Reading, at, measured, pick, positive
+from lrh_ray.studies.worlds.readings import Reading, at, measured, pick, positive, shown
 from lrh_ray.studies.worlds.summary import Key
 
 UNIT = "share of rows"
@@ -51,14 +51,14 @@ READINGS: tuple[Reading[_Seen], ...] = (
         name=GAIN,
         value=lambda seen: seen.trial.probe - seen.trial.raw,
         unit=UNIT,
-        keys={"over": "input bits"},
+        keys={"reader": "over input bits"},
         beside={"ceiling": lambda seen: seen.trial.ceiling - seen.trial.raw},
     ),
     Reading(
         name=GAIN,
         value=lambda seen: seen.trial.probe - seen.trial.untrained,
         unit=UNIT,
-        keys={"over": "untrained weights"},
+        keys={"reader": "over untrained weights"},
     ),
     Reading(name=DISTANCE, value=lambda seen: seen.trial.ceiling - seen.trial.probe, unit=UNIT),
 )
@@ -95,43 +95,50 @@ def _answer(world: MaskedWorldConfig, seen: Sequence[_Seen]) -> Answer:
 
 
 def _place(seen: _Seen) -> dict[str, Key]:
-    return {"model": seen.graph, "bits": seen.trial.num_bits}
+    return {"graph": seen.graph, "bits": seen.trial.num_bits}
 
 
 def _summary(world: MaskedWorldConfig, measures: Sequence[Measure]) -> Iterator[str]:
     fewest, most = min(world.bits), max(world.bits)
-    for graph in dict.fromkeys(str(measure.keys["model"]) for measure in measures):
-        (first,) = pick(measures, ACCURACY, model=graph, bits=fewest, **FEATURES)
-        (last,) = pick(measures, ACCURACY, model=graph, bits=most, **FEATURES)
+    accuracies = pick(measures, ACCURACY, **FEATURES)
+    for first in pick(accuracies, ACCURACY, bits=fewest):
+        (last,) = pick(accuracies, ACCURACY, bits=most, graph=first.keys["graph"])
         beside = ", ".join(f"{name} {first.controls[name]:.3f} and {last.controls[name]:.3f}" for name in last.controls)
         yield (
-            f"{world.concepts} concepts ({graph}): a probe of the features is right {with_interval(first)} of the time "
-            f"with {fewest} observed bits and {with_interval(last)} with {most}; {beside}."
+            f"{world.concepts} concepts ({first.keys['graph']}): a probe of the features is right "
+            f"{with_interval(first)} of the time with {fewest} observed bits and {with_interval(last)} with {most}; "
+            f"{beside}."
         )
-        if most > fewest:
-            (rise,) = pick(measures, RISE, model=graph, bits=most)
-            yield (
-                f"{'Accuracy rises' if positive(rise) else 'It is not shown that accuracy rises'} with the bits "
-                f"({graph}): within a seed by {with_interval(rise)}, and the best possible by "
-                f"{rise.controls['ceiling']:.3f}."
-            )
-    yield from _verdicts(measures)
-
-
-def _verdicts(measures: Sequence[Measure]) -> Iterator[str]:
-    for rival in ("input bits", "untrained weights"):
-        gains = pick(measures, GAIN, over=rival)
+    rises = pick(measures, RISE, bits=most)
+    if rises:
+        yield shown(
+            "accuracy rises with the bits, within a seed and with an interval above 0",
+            {f"{rise.keys['graph']}, by {with_interval(rise)}": positive(rise) for rise in rises},
+        )
+    for rival in ("over input bits", "over untrained weights"):
+        gains = pick(measures, GAIN, reader=rival)
         best = max(gains, key=lambda gain: gain.value)
-        won = sum(positive(gain) for gain in gains)
         yield (
-            f"Trained features tell more than {rival} at {won} of {len(gains)} places with an interval above 0; at "
-            f"most by {with_interval(best)} ({best.keys['model']}, {at(best, 'bits'):g} bits)."
+            f"The gain {rival} has an interval above 0 at {sum(map(positive, gains))} of {len(gains)} places; at most "
+            f"it is {with_interval(best)} ({_words(best)})."
         )
     furthest = max(pick(measures, DISTANCE), key=lambda found: found.value)
-    yield (
-        f"Nowhere is the probe further below the best possible than {with_interval(furthest)} "
-        f"({furthest.keys['model']}, {at(furthest, 'bits'):g} bits)."
-    )
+    yield f"The probe is nowhere further from the best possible than {with_interval(furthest)} ({_words(furthest)})."
+    if len(world.edges) > 1:
+        yield (
+            f"Between graphs, mean accuracies at the same number of bits differ by at most "
+            f"{_spread([(one.keys['bits'], one.value) for one in accuracies]):.3f}, the best possible ones by "
+            f"{_spread([(one.keys['bits'], one.controls['ceiling']) for one in accuracies]):.3f}."
+        )
+
+
+def _words(measure: Measure) -> str:
+    return f"{measure.keys['graph']}, {at(measure, 'bits'):g} bits"
+
+
+def _spread(found: Sequence[tuple[Key, float]]) -> float:
+    """The largest difference of values that have the same key."""
+    return max(abs(one - other) for key, one in found for same, other in found if key == same)
 
 
 def _worlds_table(seen: Sequence[_Seen]) -> Table:
@@ -157,6 +164,7 @@ def _worlds_table(seen: Sequence[_Seen]) -> Table:
 
 
 masked_world = SeededWorld(
+    kind="masked",
     settings=MaskedWorldConfig,
     question="What does a model of masked bits hold of the concepts?",
     work=lambda world: f"training {len(world.edges) * len(world.bits) * world.seeds} models of masked bits",

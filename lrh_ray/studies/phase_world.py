@@ -75,6 +75,7 @@ def _worlds_table(points: Sequence[PhasePoint]) -> Table:
 
 
 phase_world = SeededWorld(
+    kind="phase",
     settings=PhaseWorldConfig,
     question="Where the theorem holds:",
     work=lambda world: f"{len(world.sharpness) * len(world.noises) * world.seeds} worlds, each enumerated",

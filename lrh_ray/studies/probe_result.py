@@ -15,6 +15,7 @@ from lrh_ray.studies.probe_tables import examples_table, omitted_table, parts_ta
 from lrh_ray.studies.result_parts import parity_table, provenance, store_table
 
 DISCOVERY_RATE = 0.05
+RATE = f"{100 * DISCOVERY_RATE:g} %"
 
 
 def make_result(
@@ -86,8 +87,8 @@ def _summary(study: ProbeStudy, measures: Sequence[Measure]) -> Iterator[str]:
 def _discoveries(study: ProbeStudy) -> Iterator[str]:
     found = study.discovery_rates["logistic"]
     yield (
-        f"At a false discovery rate of {DISCOVERY_RATE:.0%} the logistic probe reads {(found <= DISCOVERY_RATE).sum()} "
-        f"of {found.size} pairs of site and concept."
+        f"At a false discovery rate of {RATE} the logistic probe reads {(found <= DISCOVERY_RATE).sum()} of "
+        f"{found.size} pairs of site and concept."
     )
 
 
@@ -95,7 +96,7 @@ def _beyond_untrained(measures: Sequence[Measure]) -> Iterator[str]:
     """What training put there: the untrained twin holds whatever the tokens alone tell."""
     gains = [found for found in measures if found.name == "auc_over_untrained" and np.isfinite(found.value)]
     if not gains:
-        yield "No untrained twin stands beside the store, so what the tokens alone tell is not taken off (`--twin`)."
+        yield "No untrained twin stands beside the store, so what the tokens alone tell is not taken off."
         return
     clear = {str(found.keys["concept"]) for found in gains if found.controls.get("simultaneous_low", 0.0) > 0}
     most = max(gains, key=lambda found: found.value)
@@ -115,7 +116,7 @@ def _calibrated(measures: Sequence[Measure]) -> Iterator[str]:
     after = f"; Platt scaling on validation documents leaves {np.median(scaled):.3f}" if scaled else ""
     yield (
         f"Probabilities: {off} of {len(found)} logistic probes are off by more than a calibrated one would be "
-        f"(false discovery rate {DISCOVERY_RATE:.0%}). Median calibration error "
+        f"(false discovery rate {RATE}). Median calibration error "
         f"{np.median([one.value for one in found]):.3f}, of a calibrated probe "
         f"{np.median([one.controls['calibrated'] for one in found]):.3f}{after}."
     )

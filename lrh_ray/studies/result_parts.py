@@ -28,8 +28,10 @@ class Bounded(Protocol):
 
 def with_interval(found: Bounded) -> str:
     """A number with its interval, as it stands in a sentence."""
-    ends = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{ends}"
+    value, *ends = (
+        None if end is None else f"{round(end, 3) + 0.0:.3f}" for end in (found.value, found.low, found.high)
+    )
+    return f"{value}" if None in ends else f"{value} [{', '.join(map(str, ends))}]"
 
 
 def store_table(store: Store) -> Table:

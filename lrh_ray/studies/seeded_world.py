@@ -1,8 +1,6 @@
 """The common course of every world that is asked over seeds: question, standing answer, trials, numbers, result.
 
-    phase_world = SeededWorld(
-        settings=PhaseWorldConfig, question="Where the theorem holds:", work=..., trials=..., answer=...
-    )
+    phase_world = SeededWorld(kind="phase", settings=PhaseWorldConfig, question="Where the theorem holds:", ...)
     folder = phase_world(config)
 
 A kind of world says what is asked, which trials answer it, and what they say; nothing else differs between kinds.
@@ -41,8 +39,9 @@ class Answer:
 class SeededWorld(Generic[Seeded, Trial]):
     """One kind of world as a study."""
 
+    kind: str
     settings: type[Seeded]
-    """The settings that ask for it."""
+    """The settings that ask for it, where their kind is this."""
     question: str
     """The title of the result, before the name of the run."""
     work: Callable[[Seeded], str]
@@ -78,6 +77,6 @@ class SeededWorld(Generic[Seeded, Trial]):
         return save_result(result, config.results_path)
 
     def _world(self, config: WorldConfig) -> Seeded:
-        if isinstance(config.world, self.settings):
+        if isinstance(config.world, self.settings) and config.world.kind == self.kind:
             return config.world
-        raise ConfigError(f"world.kind is {config.world.kind!r}; this study wants {self.settings.kind!r}.")
+        raise ConfigError(f"world.kind is {config.world.kind!r}; this study wants {self.kind!r}.")

@@ -21,7 +21,7 @@ from lrh_ray.studies.result_parts import with_interval
 from lrh_ray.studies.seeded_world import Answer, SeededWorld
 from lrh_ray.studies.world_kinds import SpheresWorldConfig
 from lrh_ray.studies.worlds import sphere_test
-from lrh_ray.studies.worlds.readings import Reading, above, at, is_control, measured, pick, shown
+from lrh_ray.studies.worlds.readings import LEAD, Reading, at, is_control, lead, measured, pick, positive, shown
 
 UNIT = "share of variance"
 POINTS, DIVERGENCE, ROTATION = "points_from_the_features", "divergence", "rotation_error"
@@ -39,7 +39,7 @@ Round: TypeAlias = Mapping[str, SphereTrial]
 
 
 def _trials(world: SpheresWorldConfig, address: str) -> list[Round]:
-    recipe = SphereRecipe(steps=world.steps, label_vectors=world.label_vectors)
+    recipe = SphereRecipe(steps=world.steps, instances=world.instances, label_vectors=world.label_vectors)
     with connected(address):
         found = [
             sphere_test(
@@ -74,35 +74,34 @@ def _readings(world: SpheresWorldConfig, controls: Sequence[str]) -> Iterator[Re
     def without_labels(control: str) -> Callable[[Round], float]:
         return lambda one: _any(one).controls[control]
 
+    found: list[Reading[Round]] = []
     for name, (read, unit) in READ.items():
         for labels in world.labels if name != ROTATION or world.label_vectors == "unit" else ():
             keys = {"control" if labels == "permuted" else "reader": NAMES[labels]}
-            yield Reading(name=name, value=of(labels, read), unit=unit, keys=keys)
+            found.append(Reading(name=name, value=of(labels, read), unit=unit, keys=keys))
         for control in controls if name == POINTS else ():
-            yield Reading(name=name, value=without_labels(control), unit=unit, keys={"control": control})
+            found.append(Reading(name=name, value=without_labels(control), unit=unit, keys={"control": control}))
+    yield from found
+    rivals = [one for one in found if one.name == POINTS and "control" in one.keys]
+    yield from (lead(one, rivals) for one in found if one.name == POINTS and one not in rivals)
 
 
 def _summary(measures: Sequence[Measure]) -> Iterator[str]:
-    found = [one for one in pick(measures, POINTS) if not is_control(one)]
-    for reader in dict.fromkeys(one.keys["reader"] for one in found):
-        words = [_words(one, measures) for one in found if one.keys["reader"] == reader]
+    for reader in dict.fromkeys(str(one.keys["reader"]) for one in measures if not is_control(one)):
+        points, far = pick(measures, POINTS, reader=reader), pick(measures, DIVERGENCE, reader=reader)
         yield (
-            f"Features of encoders that tell {reader} apart give the points back with R^2 {'; '.join(words)}. Those of "
-            f"a perfect classifier would with R^2 1."
+            f"Features of encoders that tell {reader} apart give the points back with R^2 {_words(points)}. They are "
+            f"{_words(far)} nats from the exact posterior; where nothing is missing, R^2 is 1."
         )
-    for concentration in dict.fromkeys(at(one, "concentration") for one in found):
-        here = pick(measures, POINTS, concentration=concentration)
-        rivals = [one for one in here if is_control(one)]
-        own = {str(one.keys["reader"]): above(one, *rivals) for one in here if not is_control(one)}
-        against = ", ".join(f"{one.keys['control']} {with_interval(one)}" for one in rivals)
-        where = f"at concentration {concentration:g}"
-        yield shown(f"{where} they tell more than every control ({against}), with intervals apart", own)
+        leads = {
+            f"concentration {at(one, 'concentration'):g}, by {with_interval(one)}": positive(one)
+            for one in pick(measures, LEAD, reader=reader)
+        }
+        yield shown(f"encoders of {reader} tell more than the best control of the same world", leads)
 
 
-def _words(found: Measure, measures: Sequence[Measure]) -> str:
-    (far,) = pick(measures, DIVERGENCE, **found.keys)
-    place = f"concentration {at(found, 'concentration'):g}"
-    return f"{with_interval(found)} at {place}, {with_interval(far)} nats from the exact posterior"
+def _words(found: Sequence[Measure]) -> str:
+    return "; ".join(f"{with_interval(one)} at concentration {at(one, 'concentration'):g}" for one in found)
 
 
 def _worlds_table(rounds: Sequence[Round]) -> Table:
@@ -127,6 +126,7 @@ def _worlds_table(rounds: Sequence[Round]) -> Table:
 
 
 spheres_world = SeededWorld(
+    kind="spheres",
     settings=SpheresWorldConfig,
     question="Do classifiers recover where points lie?",
     work=lambda world: (

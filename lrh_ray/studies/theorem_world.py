@@ -16,7 +16,7 @@ from lrh_ray.analyses.worlds.learning import Recipe
 from lrh_ray.analyses.worlds.theorem import diversity, identity_error
 from lrh_ray.records import Measure, Scalar, Table
 from lrh_ray.studies.seeded_world import Answer, SeededWorld
-from lrh_ray.studies.world_kinds import TheoremWorldConfig
+from lrh_ray.studies.world_kinds import NoisyWorldConfig
 from lrh_ray.studies.worlds import at_noise, direct_test
 from lrh_ray.studies.worlds.readings import Reading, at, measured, pick
 
@@ -25,12 +25,12 @@ LOGITS, FEATURES = "logits_from_the_posterior", "posterior_from_the_features"
 TRAINED = {"reader": "trained model"}
 
 
-def _trials(world: TheoremWorldConfig, address: str) -> list[DirectTrial]:
+def _trials(world: NoisyWorldConfig, address: str) -> list[DirectTrial]:
     recipe = Recipe(steps=world.steps, test_rows=world.contexts)
     return direct_test(world.noises, seeds=world.seeds, recipe=recipe, address=address)
 
 
-def _answer(_: TheoremWorldConfig, trials: Sequence[DirectTrial]) -> Answer:
+def _answer(_: NoisyWorldConfig, trials: Sequence[DirectTrial]) -> Answer:
     measures = measured(trials, at_noise, _readings(list(trials[0].controls)))
     return Answer(summary=tuple(_summary(measures)), measures=measures, tables=(_worlds_table(trials),))
 
@@ -101,7 +101,8 @@ def _worlds_table(trials: Sequence[DirectTrial]) -> Table:
 
 
 theorem_world = SeededWorld(
-    settings=TheoremWorldConfig,
+    kind="theorem",
+    settings=NoisyWorldConfig,
     question="Are features log-posteriors?",
     work=lambda world: f"training {len(world.noises) * world.seeds} pairs of models in worlds of known concepts",
     trials=_trials,

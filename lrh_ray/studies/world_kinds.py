@@ -8,7 +8,10 @@ from lrh_ray.config import settings
 
 @settings
 class NoisyWorldConfig:
-    """What worlds of several noises share: three binary concepts in a chain, a context, and a next token (A1)."""
+    """Three binary concepts in a chain, a context, a next token, and small models that learn to predict it (A1)."""
+
+    kind: Literal["theorem", "agreement", "steering"]
+    """What is asked of these worlds: whether features are log-posteriors, two runs agree, or directions steer."""
 
     noises: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01)
     """How often the next token tells nothing of the concepts: the theorem is the limit 0."""
@@ -27,30 +30,6 @@ class NoisyWorldConfig:
         _require_counts(seeds=self.seeds, steps=self.steps)
         if self.contexts < 200:
             raise ValueError("contexts must be 200 or more: a linear map is fitted on half and scored on the other")
-
-
-@settings
-class TheoremWorldConfig(NoisyWorldConfig):
-    """World (b): small models learn to predict the next token; are their features log-posteriors?"""
-
-    kind: Literal["theorem"] = "theorem"
-    """What this world is."""
-
-
-@settings
-class AgreementWorldConfig(NoisyWorldConfig):
-    """Two models of each world, from different seeds: are their features linear maps of each other?"""
-
-    kind: Literal["agreement"] = "agreement"
-    """What this world is."""
-
-
-@settings
-class SteeringWorldConfig(NoisyWorldConfig):
-    """A concept's direction is added to features: does that concept's posterior change, and no other?"""
-
-    kind: Literal["steering"] = "steering"
-    """What this world is."""
 
 
 @settings
@@ -148,6 +127,9 @@ class SpheresWorldConfig:
     classes: int = 100
     """Number of classes."""
 
+    instances: int = 1000
+    """Labels of encoders of instances, spread evenly over the classes."""
+
     seeds: int = 3
     """Worlds and encoders at each concentration."""
 
@@ -155,7 +137,7 @@ class SpheresWorldConfig:
     """Steps of training of each encoder."""
 
     def __post_init__(self) -> None:
-        _require_counts(seeds=self.seeds, steps=self.steps)
+        _require_counts(instances=self.instances, seeds=self.seeds, steps=self.steps)
         if not _different(self.concentrations) or not all(0 < one < math.inf for one in self.concentrations):
             raise ValueError("concentrations must be different numbers above 0, for example [10, 50]")
         if not _different(self.labels) or set(self.labels) == {"permuted"}:
@@ -164,14 +146,7 @@ class SpheresWorldConfig:
             raise ValueError("dim and classes must be 2 or more")
 
 
-SeededConfig: TypeAlias = (
-    TheoremWorldConfig
-    | PhaseWorldConfig
-    | MaskedWorldConfig
-    | SpheresWorldConfig
-    | AgreementWorldConfig
-    | SteeringWorldConfig
-)
+SeededConfig: TypeAlias = NoisyWorldConfig | PhaseWorldConfig | MaskedWorldConfig | SpheresWorldConfig
 """A world that is asked over seeds."""
 
 Seeded = TypeVar("Seeded", bound=SeededConfig)

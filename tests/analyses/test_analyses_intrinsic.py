@@ -294,6 +294,25 @@ def test_the_gaussian_baseline_is_the_plain_one(seed):
     count = (classes == 1).sum()
     expected = (np.diag(np.diagonal(scatter)) + count * scatter) / (count + 14)
     np.testing.assert_allclose(probe.covariances[1], expected, atol=1e-12)
+    mean = fit_gaussian_probe(rows, classes, estimate="mean").covariances[1]
+    np.testing.assert_allclose(mean, expected * (count + 14) / (count + 1), atol=1e-12)
+
+
+def test_a_rare_class_is_read_with_the_mean_covariance_and_misread_with_the_likeliest():
+    rng = np.random.default_rng(29)
+    classes = (rng.random(6000) < 0.03).astype(np.int64)
+    rows = rng.standard_normal((6000, 200))
+    rows[:, 7] += 2.5 * classes
+    said = {
+        estimate: bits(
+            fit_gaussian_probe(rows[:3000], classes[:3000], estimate=estimate).log_posteriors(
+                rows[3000:], np.array([7])
+            ),
+            classes[3000:],
+        )
+        for estimate in ("mean", "maximum")
+    }
+    assert said["mean"] > 0.06 > said["maximum"]
 
 
 def test_greedy_steps_of_the_latent_probe_are_those_of_trying_each(probes):

@@ -14,6 +14,7 @@ from rich.console import Console
 from lrh_ray.records import Measure
 from lrh_ray.report import print_result
 from lrh_ray.report.examples import example_groups
+from lrh_ray.report.frame import Frame
 from lrh_ray.report.heatmap import heat_of
 from lrh_ray.report.numbers import interval, number, quantity, readable
 from lrh_ray.report.outline import facts, outline
@@ -129,6 +130,13 @@ def test_numbers_of_dimensions_lie_along_a_logarithm_with_a_panel_for_each_site(
     steps = [math.exp(place.layer or 0.0) for place in chart.places]
     assert steps == pytest.approx(sizes)
     assert chart.line_labels == ("gaussian",)
+    assert not chart.cut
+    lost = chart_of([*measures, replace(measures[0], value=-40.0)])
+    assert lost is not None
+    assert lost.cut
+    assert lost.ticks[0] == -0.25
+    frame = Frame(places=lost.places, right=200.0, low=lost.ticks[0], high=lost.ticks[-1])
+    assert frame.y(-40.0) == frame.y(-0.25) > frame.y(0.5)
     assert where(measures[0]) == ["resid.0", "gaussian", "1 dimensions"]
 
 

@@ -125,6 +125,7 @@ def test_noise_and_shuffled_labels_hold_nothing(result):
     noise = [m for m in shares if m.keys["site"] == "resid.0"]
     assert all(m.controls["q_value"] > 0.05 for m in noise)
     assert max(m.value for m in noise) < 0.01
+    assert all(m.controls["p_value"] == 1 for m in shares if m.value <= 0)  # whatever says still less
     assert max(m.controls["shuffled"] for m in shares) < 0.02
     assert any("0 discoveries among 36" in line for line in result.summary)
     found = [m for m in shares if m.controls["q_value"] <= 0.05]
@@ -207,7 +208,7 @@ def test_rows_are_those_of_whole_documents_up_to_the_number_asked_for(material, 
         def say(self, text): ...
 
     rows = table(load_result(intrinsic(asked, progress=Recorder())), "rows")
-    assert told == [4, 2, 2]
+    assert told[0] == sum(told[1:]) == 4
     for row in rows.rows:
         assert row[3:] == (300, 15, 300, 15, 300, 15)
 

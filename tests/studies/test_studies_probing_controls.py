@@ -95,7 +95,7 @@ def test_discovery_rates_are_those_of_all_areas_together(result):
     best = max(found, key=lambda measure: measure.value)
     assert best.controls["fdr"] == rates.min() <= 0.05
     assert false_discovery_control(rates).max() <= 1  # they are p values still
-    (line,) = [line for line in result.summary if "false discovery rate of 5%" in line]
+    (line,) = [line for line in result.summary if "false discovery rate of 5 %" in line]
     logistic = [measure.controls["fdr"] <= 0.05 for measure in of_name(result, "auc", probe="logistic")]
     assert f"reads {sum(logistic)} of {len(logistic)} pairs" in line
 

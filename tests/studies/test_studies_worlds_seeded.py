@@ -16,7 +16,7 @@ from lrh_ray.studies.spheres_world import spheres_world
 from lrh_ray.studies.steering_world import steering_world
 from lrh_ray.studies.world_config import WorldConfig
 from lrh_ray.studies.worlds import over_seeds
-from lrh_ray.studies.worlds.readings import Reading, above, is_control, measured, pick, shown
+from lrh_ray.studies.worlds.readings import LEAD, Reading, above, is_control, lead, measured, pick, shown
 
 WORLDS = {
     "masked": "{kind: masked, bits: [4, 8], edges: [null, 0.5], seeds: 2, steps: 20, hidden: 32, rows: 2000}",
@@ -35,8 +35,9 @@ PRIMARY = {
     "masked": ("accuracy", {"ceiling", "majority", "untrained weights", "input bits"}, 2 * 2),
     "spheres": ("points_from_the_features", {"permuted classes", "untrained weights", "input"}, 2 * 2),
     "agreement": ("agreement", {"untrained weights", "another world", "shuffled rows"}, 2 * 4),
-    "steering": ("slope", {"perfect model", "random directions", "null_low", "null_high"}, 2 * 4),
+    "steering": ("slope", {"perfect model", "chance, 95 % point", "null_low", "null_high"}, 2 * 4),
 }
+LEADS = {"spheres": 2 * 2, "agreement": 2 * 4, "steering": 2 * 4}
 
 
 def config_of(kind, folder):
@@ -77,6 +78,18 @@ def test_every_number_has_an_interval_and_the_first_its_controls(kind, answers):
         for rival in pick(result.measures, name, **here):
             if is_control(rival):
                 assert one.controls[rival.keys["control"]] == rival.value
+
+
+@pytest.mark.parametrize("kind", LEADS)
+def test_a_lead_is_over_the_best_control_within_a_seed(kind, answers):
+    """So its mean is at most the difference of means: the best of several controls is another one in each seed."""
+    _, _, result = answers[kind]
+    leads = pick(result.measures, LEAD)
+    assert len(leads) == LEADS[kind]
+    for one in leads:
+        (own,) = [other for other in pick(result.measures, PRIMARY[kind][0], **one.keys) if not is_control(other)]
+        rivals = {name for name in own.controls if name not in {"perfect model", "ceiling", "null_low", "null_high"}}
+        assert one.value <= own.value - max(own.controls[name] for name in rivals) + 1e-12
 
 
 @pytest.mark.parametrize("kind", STUDIES)
@@ -150,7 +163,7 @@ def test_a_dose_asks_in_its_own_direction(answers):
         assert np.sign(asked.value) == np.sign(asked.keys["dose"])
     slopes = [one for one in pick(result.measures, "slope") if not is_control(one)]
     for slope in slopes:
-        assert slope.controls["null_high"] == slope.controls["random directions"]
+        assert slope.controls["null_high"] == slope.controls["chance, 95 % point"]
 
 
 @dataclass(frozen=True)
@@ -187,6 +200,12 @@ def test_a_measure_is_a_mean_over_seeds_with_its_controls_beside():
     assert (found[1].low, found[1].flags) == (None, ("one seed: no interval",))
     assert above(own, rival) is (own.low > rival.high)
     assert not above(found[1], rival)
+
+
+def test_a_lead_is_what_is_left_above_the_best_rival():
+    other = replace(READINGS[1], value=lambda toy: 2.0)
+    (found, _) = measured(TOYS, lambda toy: {"place": toy.place}, [lead(READINGS[0], [READINGS[1], other])])
+    assert found.value == pytest.approx(np.mean([1.0 - 2.0, 3.0 - 2.0, 2.0 - 2.0]))
 
 
 @pytest.mark.parametrize("order", [(3, 1, 0, 2), (1, 0, 3, 2)])

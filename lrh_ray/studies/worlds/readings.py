@@ -19,6 +19,7 @@ from typing import Generic, cast
 from lrh_ray.records import Measure
 from lrh_ray.studies.worlds.summary import Key, Trial, by_place, over_seeds
 
+LEAD = "lead_over_controls"
 READERS = ("reader", "control")
 """Keys that say who is read; what is left says where."""
 
@@ -45,6 +46,17 @@ def measured(
     places = by_place(trials, place)
     found = [_measure(reading, here, own) for reading in readings for here, own in places]
     return tuple(measure if is_control(measure) else _held_against(measure, found) for measure in found)
+
+
+def lead(own: Reading[Trial], rivals: Iterable[Reading[Trial]]) -> Reading[Trial]:
+    """How far a number lies above the best of its rivals, within a seed."""
+    others = tuple(rivals)
+    return Reading(
+        name=LEAD,
+        value=lambda trial: own.value(trial) - max(other.value(trial) for other in others),
+        unit=own.unit,
+        keys=own.keys,
+    )
 
 
 def is_control(measure: Measure) -> bool:
