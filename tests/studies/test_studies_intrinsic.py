@@ -178,7 +178,12 @@ def test_neither_order_nor_number_of_workers_matters(material, root, tmp_path, m
     first = load_result(intrinsic(asked))
     monkeypatch.setattr(intrinsic_study, "sample", lambda items, of: [of(item) for item in reversed(items)][::-1])
     again = load_result(intrinsic(replace(asked, runs=str(tmp_path))))
-    assert again.measures == first.measures
+    assert len(again.measures) == len(first.measures)
+    for one, other in zip(again.measures, first.measures, strict=True):
+        assert (one.name, one.keys, one.flags) == (other.name, other.keys, other.flags)
+        # this process may have more threads than a worker, and sums then another order
+        assert one.value == pytest.approx(other.value, rel=1e-9, abs=1e-12)
+        assert one.controls == pytest.approx(other.controls, rel=1e-9, abs=1e-12)
 
 
 def test_intervals_cover_what_is_true(material, tmp_path):
