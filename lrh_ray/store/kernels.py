@@ -1,4 +1,4 @@
-"""Loops over activations that NumPy would run in many passes: compiled, and free of the interpreter's lock.
+"""The loops over stored activations: compiled, one pass each.
 
 A chunk's statistics take four numbers from every value. In NumPy that is a dozen passes with temporaries, which cost
 more than writing the chunk to disk; here it is one pass over a chunk that the cache holds, many times as fast.
@@ -7,32 +7,19 @@ Values come as their bits (uint16: bfloat16, uint32: float32). A few rows are ad
 then their sums in float64. The order of additions is fixed for a processor; between processors the last bits may
 differ.
 
-The first call on a machine compiles, in about two seconds; later processes load the code from numba's cache beside this
-file (NUMBA_CACHE_DIR names another place).
-
 Legend: N rows, D features, C chunks.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 import numba
 import numpy as np
 from numba.extending import overload
 
+from lrh_ray.compiled import compiled
+
 COLUMNS = 1024  # of one inner loop: what it reads and writes stays in the first-level cache
 GROUP = 8  # rows that are added up in the scratch array's type
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
-
-def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """`function`, compiled at its first call for the types it gets, and cached on disk."""
-    plain = inspect.unwrap(function)  # without the type checks that a test run puts around it
-    compile_it = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-    return compile_it(plain)  # type: ignore[no-any-return]
 
 
 def value_of(bits: np.unsignedinteger) -> float:

@@ -25,7 +25,11 @@ class IntrinsicConfig:
     """Numbers of dimensions, ascending; those beyond the width of a site are left out there."""
 
     max_rows: int = 10_000
-    """Rows of a concept in each part: a sample of whole documents of at most so many rows."""
+    """Rows of a concept that fit a probe, and rows that give the numbers: whole documents of at most so many rows."""
+
+    ranking_rows: int = 2_000
+    """Rows of a concept that rank the dimensions. Every dimension is tried on each of them for every place of the
+    ranking, so that this is what most of the time goes into."""
 
     steps: int = 300
     """Training steps of the softmax probes."""
@@ -55,8 +59,8 @@ class IntrinsicConfig:
             raise ValueError("sizes must ascend from 1 or more, each once, for example [1, 2, 5, 10]")
         if not 0 < self.held_out < 0.6:
             raise ValueError("held_out must lie in (0, 0.6), for example 0.3")
-        if self.max_rows < 100 or self.steps < 1 or self.seed < 0:
-            raise ValueError("max_rows must be 100 or more, steps 1 or more, seed 0 or more")
+        if min(self.max_rows, self.ranking_rows) < 100 or self.steps < 1 or self.seed < 0:
+            raise ValueError("max_rows and ranking_rows must be 100 or more, steps 1 or more, seed 0 or more")
         if self.draws < 100:
             raise ValueError("draws must be at least 100 to give a 95 % interval")
         if self.null_draws < 20:

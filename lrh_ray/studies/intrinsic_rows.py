@@ -1,8 +1,8 @@
 """The rows that intrinsic probing reads: for each concept a sample of whole documents, with the class of every row.
 
 Parts are those of the probing study: training rows fit a probe, validation rows rank dimensions, held-out rows give the
-numbers. Of each part as many documents are read as `max_rows` allows, drawn so that every class keeps its share of
-them; the others belong to no part. Labels are shuffled at the level at which the concept varies, inside each part.
+numbers. Of each part as many documents are read as its number of rows allows, drawn so that every class keeps its share
+of them; the others belong to no part. Labels are shuffled at the level at which the concept varies, inside each part.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from lrh_ray.analyses.controls import shuffle_labels
 from lrh_ray.layouts import Rows64
 from lrh_ray.store.documents import Labels
 from lrh_ray.store.reader import Store
-from lrh_ray.studies.probe_design import PARTS, Omitted, Part, ProbeDesign
+from lrh_ray.studies.probe_design import PARTS, VALIDATION, Omitted, Part, ProbeDesign
 from lrh_ray.studies.probe_judgement import gather
 from lrh_ray.studies.probe_passes import Rowset
 
@@ -76,19 +76,22 @@ def variables(design: ProbeDesign) -> Iterator[Variable]:
 
 
 def sampled(
-    rowset: Rowset, labels: Labels, store: Store, *, max_rows: int, least: int
+    rowset: Rowset, labels: Labels, store: Store, *, num_rows: Mapping[Part, int], least: int
 ) -> tuple[Mapping[str, tuple[Variable, Rowset]], tuple[Omitted, ...]]:
-    """Each concept of the design with its own sample of documents, and the concepts of which too few are left."""
+    """Each concept of the design with its own sample of at most `num_rows`, and those of which it is too small."""
     design, found, omitted = rowset.design, dict[str, tuple[Variable, Rowset]](), list[Omitted]()
     for variable in variables(design):
         strata = _strata(design, labels, store, variable)
-        parts = _sample(design, strata, store.plan.lengths, max_rows)
+        parts = _sample(design, strata, store.plan.lengths, num_rows)
         needed = variable.codes if variable.level == "document" else variable.codes[1:]
-        counts = [
-            len(np.unique(design.document[(parts == part) & (strata == code)])) for part in PARTS for code in needed
-        ]
-        if min(counts) < least:
-            reason = f"{max_rows} rows leave a part of {min(counts)} documents of a class; raise intrinsic.max_rows"
+        counts = {
+            part: min(len(np.unique(design.document[(parts == part) & (strata == code)])) for code in needed)
+            for part in PARTS
+        }
+        scarce = min(PARTS, key=lambda part: counts[part])
+        if counts[scarce] < least:
+            setting = "ranking_rows" if scarce == VALIDATION else "max_rows"
+            reason = f"{num_rows[scarce]} rows hold {counts[scarce]} documents of a class; raise intrinsic.{setting}"
             omitted.append(Omitted(concept=variable.name, reason=reason))
             continue
         own = replace(rowset, design=replace(design, parts=parts), digest=f"{rowset.digest}-{variable.name}")
@@ -105,7 +108,7 @@ def _strata(design: ProbeDesign, labels: Labels, store: Store, variable: Variabl
     return np.array([name in shown for name in store.document_ids], dtype=np.int64)
 
 
-def _sample(design: ProbeDesign, strata: np.ndarray, lengths: np.ndarray, max_rows: int) -> np.ndarray:
+def _sample(design: ProbeDesign, strata: np.ndarray, lengths: np.ndarray, num_rows: Mapping[Part, int]) -> np.ndarray:
     """Part of every sequence if its document is read; a document's rank is its place in the order of its class."""
     _, first = np.unique(design.document, return_index=True)
     part_of, stratum_of = design.parts[first], strata[first]
@@ -117,7 +120,7 @@ def _sample(design: ProbeDesign, strata: np.ndarray, lengths: np.ndarray, max_ro
             members = rng.permutation(np.flatnonzero((part_of == part) & (stratum_of == code)))
             rank[members] = (np.arange(len(members)) + 0.5) / len(members)
         order = np.argsort(rank, kind="stable")[: np.isfinite(rank).sum()]
-        kept[order[np.cumsum(rows_of[order]) <= max_rows]] = True
+        kept[order[np.cumsum(rows_of[order]) <= num_rows[part]]] = True
     return np.where(kept[design.document], design.parts, NO_PART).astype(np.int8)
 
 

@@ -30,7 +30,7 @@ from lrh_ray.studies.intrinsic_result import make_intrinsic_result
 from lrh_ray.studies.intrinsic_rows import sampled
 from lrh_ray.studies.intrinsic_summary import DISCOVERY_RATE
 from lrh_ray.studies.probe_config import ProbeConfig
-from lrh_ray.studies.probe_design import make_design
+from lrh_ray.studies.probe_design import PARTS, VALIDATION, make_design
 from lrh_ray.studies.probe_passes import Rowset
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
@@ -57,7 +57,8 @@ def intrinsic(config: RunConfig, *, address: str = EMBEDDED, progress: Progress 
     rowset = Rowset(
         location=absolute(store.location), labels=LABELS, design=make_design(store, labels, split), digest=digest
     )
-    concepts, scarce = sampled(rowset, labels, store, max_rows=config.intrinsic.max_rows, least=split.min_documents)
+    num_rows = {**dict.fromkeys(PARTS, config.intrinsic.max_rows), VALIDATION: config.intrinsic.ranking_rows}
+    concepts, scarce = sampled(rowset, labels, store, num_rows=num_rows, least=split.min_documents)
     if not concepts:
         raise NotEnoughData(f"No concept can be probed: {'; '.join(f'{one.concept}: {one.reason}' for one in scarce)}.")
     measurement, sites = Measurement(concepts=concepts, config=config.intrinsic), _sites(config.intrinsic, store)

@@ -208,7 +208,8 @@ def test_intervals_cover_what_is_true(material, tmp_path):
 
 
 def test_rows_are_those_of_whole_documents_up_to_the_number_asked_for(material, root):
-    asked = asking(material, root, "intrinsic.probes=[gaussian]", "intrinsic.max_rows=300")
+    few = "intrinsic.max_rows=300", "intrinsic.ranking_rows=300"
+    asked = asking(material, root, "intrinsic.probes=[gaussian]", *few)
     told = []
 
     class Recorder:

@@ -52,27 +52,29 @@ class GaussianProbe:
 
     def log_posteriors(self, rows: Rows64, dimensions: Indices) -> LogPosteriors:
         """The logarithms of p(class | the given dimensions) [N, M], nats. O(N k^2 M)."""
-        joint_NM = np.tile(self.log_shares, (len(rows), 1))
+        joint_NM, own = np.tile(self.log_shares, (len(rows), 1)), rows[:, dimensions]
         for m in range(len(self.log_shares)):
             factor = np.linalg.cholesky(self.covariances[m][np.ix_(dimensions, dimensions)])
-            whitened = np.linalg.solve(factor, (rows[:, dimensions] - self.means[m, dimensions]).T)
-            joint_NM[:, m] -= (whitened**2).sum(axis=0) / 2 + np.log(np.diagonal(factor)).sum()
+            whitening = np.linalg.inv(factor)  # a product with many rows is several times faster than a solution
+            whitened = (own - self.means[m, dimensions]) @ whitening.T
+            joint_NM[:, m] -= np.einsum("nk,nk->n", whitened, whitened) / 2 + np.log(np.diagonal(factor)).sum()
         return np.asarray(joint_NM - np.logaddexp.reduce(joint_NM, axis=1, keepdims=True))
 
     def greedy(self, rows: Rows64, classes: Classes, number: int) -> Indices:
         """Dimensions added one by one, each the one with the greatest log-likelihood of the labels. O(k N D M).
 
-        Holds N D M numbers.
+        Holds N D M numbers in float32; likelihoods are summed in float64.
         """
-        residual_MDN = np.ascontiguousarray(rows.T) - self.means[:, :, None]
+        residual_MDN = (rows.T - self.means[:, :, None]).astype(np.float32)
         covariance_MDD = self.covariances.copy()
         joint_MN, chosen = np.tile(self.log_shares[:, None], len(rows)), list[int]()
         for _ in range(number):
             variance_MD = np.diagonal(covariance_MDD, axis1=1, axis2=2).copy()
             variance_MD[:, chosen] = 1.0  # nothing is left of it, and it is not chosen again
+            spread_MD1 = variance_MD[:, :, None].astype(np.float32)
             scores_D = np.concatenate(
                 [
-                    likelihoods(joint_MN, _log_density(residual_MDN[:, tile], variance_MD[:, tile, None]), classes)
+                    likelihoods(joint_MN, _log_density(residual_MDN[:, tile], spread_MD1[:, tile]), classes)
                     for tile in candidate_tiles(rows.shape[1], joint_MN)
                 ]
             )
@@ -81,7 +83,7 @@ class GaussianProbe:
             joint_MN += _log_density(residual_MDN[:, best], variance_MD[:, best, None])
             for residual_DN, covariance_DD in zip(residual_MDN, covariance_MDD, strict=True):
                 pull_D = covariance_DD[best] / covariance_DD[best, best]
-                residual_DN -= np.outer(pull_D, residual_DN[best])
+                residual_DN -= np.outer(pull_D.astype(np.float32), residual_DN[best])
                 covariance_DD -= np.outer(pull_D, covariance_DD[best])
             chosen.append(best)
         return np.array(chosen, dtype=np.int64)
@@ -111,4 +113,4 @@ def fit_gaussian_probe(rows: Rows64, classes: Classes, *, estimate: Estimate = "
 
 def _log_density(residual: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """The logarithm of N(residual; 0, variance)."""
-    return np.asarray(-(residual**2 / variance + np.log(variance) + LOG_2PI) / 2)
+    return np.asarray(residual**2 * (-0.5 / variance) - (np.log(variance) + LOG_2PI) / 2)

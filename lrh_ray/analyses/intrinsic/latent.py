@@ -91,7 +91,7 @@ class LatentProbe:
 
     def greedy(self, rows: Rows64, classes: Classes, number: int) -> Indices:
         """Dimensions added one by one, each the one with the greatest log-likelihood of the labels; k N D M FLOP."""
-        x_DN, weights_MD = np.ascontiguousarray(((rows - self.mean) / self.scale).T), self.weights.T
+        x_DN, weights_MD = ((rows - self.mean) / self.scale).T.astype(np.float32), self.weights.T.astype(np.float32)
         logits_MN, chosen = np.tile(self.intercepts[:, None], len(rows)), list[int]()
         for _ in range(number):
             scores_D = np.concatenate(

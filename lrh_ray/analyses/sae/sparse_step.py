@@ -1,0 +1,232 @@
+"""One training step of a TopK autoencoder: exact gradients, projection, Adam and unit norm, without dense codes.
+
+    state = SparseTraining(first_weights(16384, mean, seed=0), TopK(k=32))
+    facts = state.step(rows, rate=1e-4)                     # rows [N, D]
+
+    pre = (x - b) encoder^T + c;  z = the chosen of pre;  x^ = z decoder + b
+    loss = mean over rows of |x - x^|^2  +  aux_weight * mean over rows of |(x - x^) - z' decoder|^2
+
+The second term (AuxK, Gao et al. 2024) revives the dead: z' are the `aux_k` largest of the latents that have not fired
+for `dead_after` rows, and what they are to explain is what the others leave, which they cannot change. Nested groups
+(Matryoshka, Bussmann et al. 2025, arXiv 2503.17547): the mean over groups g of the loss of the reconstruction from the
+latents of groups 0 ... g alone.
+
+Only the encoder's product runs over all latents. The gradient of b takes two ways, through the reconstruction and
+through the input; the second is (sum of dloss / dpre over rows) @ encoder, one product with a vector. Sums over codes
+are cut by latent and not by thread, so that the number of threads changes no bit of what comes after the product.
+
+What can go wrong: rows that are not finite make a loss that is not; the step then says so, and leaves the weights as
+they were.
+
+Legend: N rows, D features, M latents, K codes a row at most, G groups.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
+from lrh_ray.analyses.sae.row_kernels import adam, by_latent, decode_nested, decode_rows, update_latents
+from lrh_ray.analyses.sae.selection import PART_ROWS, Codes, Selection, Tiles, TopK
+from lrh_ray.compiled import in_parts
+from lrh_ray.errors import ConfigError, NotEnoughData
+
+TILE_ROWS = 256
+"""Rows whose pre-activations are held together."""
+LATENT_PARTS = 64
+"""Parts into which latents are cut for their update, on any number of threads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Auxiliary:
+    """How the dead are revived."""
+
+    dead_after: int = 10_000_000
+    """A latent that has not fired for so many rows is dead."""
+    k: int | None = None
+    """Dead latents that a row may be written with; None: half as many as there are features."""
+    weight: float = 1 / 32
+    """Of the auxiliary loss; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepFacts:
+    """What a step found; losses per row, in the square of the rows' own unit."""
+
+    loss: float
+    """Squared error of the reconstruction, with groups their mean."""
+    auxiliary: float
+    """Squared error of what the dead make of the rest, before its weight; 0 where none is dead."""
+    l0: float
+    """Codes of a row, on average."""
+    dead: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Explained:
+    """Codes beside the errors [G, N, D] they leave (already 2 / (N G) times) and their gradients [N, K]."""
+
+    codes: Codes
+    errors: np.ndarray
+    pull: np.ndarray
+    loss: float
+
+    def by_latent(self, num_latents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        start, entry = np.empty(num_latents + 1, np.int64), np.empty(max(1, self.codes.num), np.int64)
+        by_latent(self.codes.index, self.codes.count, start, entry)
+        return start, entry, self.codes.value, self.pull, self.errors
+
+
+class SparseTraining:
+    """A TopK, BatchTopK or Matryoshka autoencoder in training."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        selection: Selection,
+        *,
+        groups: Sequence[int] = (),
+        auxiliary: Auxiliary | None = None,
+        rates: AdamRates | None = None,
+        threads: Executor | None = None,
+    ) -> None:
+        """Take the weights over; a step changes them in place.
+
+        Args:
+            weights: Of one dtype, float32 or (for tests) float64.
+            selection: Which latents a row is written with.
+            groups: Ends of nested groups of latents, ascending, the last of them M; none for one reconstruction.
+            auxiliary: How the dead are revived.
+            rates: Constants of Adam.
+            threads: Where loops run beside the caller's; None runs them in its own thread.
+
+        Raises:
+            ConfigError: Groups that do not end with all latents.
+        """
+        ends = tuple(groups) or (weights.num_latents,)
+        if list(ends) != sorted(set(ends)) or ends[0] < 1 or ends[-1] != weights.num_latents:
+            raise ConfigError(
+                f"groups is {ends!r}; give ends of nested groups, ascending, the last of them the number of latents, "
+                f"{weights.num_latents}."
+            )
+        self.weights, self.adam = weights, AdamState.of(weights)
+        self.since_fired = np.zeros(weights.num_latents, dtype=np.int64)
+        self._selection, self._threads = selection, threads
+        self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
+        self._group = np.searchsorted(np.array(ends), np.arange(weights.num_latents), side="right").astype(np.int32)
+        self._num_groups = len(ends)
+        self._buffer = torch.empty(0)
+
+    def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
+        """Make one step on rows [N, D] of the weights' dtype.
+
+        Raises:
+            NotEnoughData: A row is not finite; nothing was changed.
+        """
+        offset = self.weights.decoder_bias.numpy()
+        centred = rows - offset
+        tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
+        codes = self._selection(tiles, self.weights.encoder_bias.numpy(), len(rows), self._threads)
+        main = self._explained(codes, -centred)
+        if not np.isfinite(main.loss):
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            raise NotEnoughData(
+                f"{len(bad)} of the {len(rows)} rows of a batch are not finite, the first at place {bad[:1].tolist()}; "
+                f"or the loss outgrew its number format, in which case lower the learning rate."
+            )
+        dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
+        auxiliary = self._revived(dead, main, centred)
+        self._update(main, auxiliary, centred, rate)
+        self._count(main.codes)
+        return StepFacts(loss=main.loss, auxiliary=auxiliary.loss, l0=main.codes.num / len(rows), dead=len(dead))
+
+    def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
+        """The encoder's product, a tile of rows after the other in one buffer."""
+        height, width = min(TILE_ROWS, len(centred)), len(encoder)
+        if self._buffer.numel() < height * width:
+            self._buffer = torch.empty(height * width, dtype=centred.dtype)
+        buffer = self._buffer[: height * width].view(height, width)
+
+        def made() -> Iterator[tuple[int, np.ndarray]]:
+            for first in range(0, len(centred), len(buffer)):
+                own = centred[first : first + len(buffer)]
+                yield first, torch.mm(own, encoder.T, out=buffer[: len(own)]).numpy()
+
+        return made
+
+    def _explained(self, codes: Codes, offset: np.ndarray, *, nested: bool = True, weight: float = 1) -> _Explained:
+        """Errors of codes @ decoder + offset, in all groups or in one."""
+        num, decoder = self._num_groups if nested else 1, self.weights.decoder.numpy()
+        errors, pull = np.empty((num, *offset.shape), offset.dtype), np.empty_like(codes.value)
+        squares, scale = np.empty((num, len(offset)), offset.dtype), offset.dtype.type(2 * weight / (len(offset) * num))
+
+        def decode(first: int, last: int) -> None:
+            own = slice(first, last)
+            part = codes.value[own], codes.index[own], codes.count[own]
+            if num == 1:
+                decode_rows(*part, decoder, offset[own], scale, errors[0, own], pull[own], squares[0, own])
+            else:
+                decode_nested(
+                    *part, self._group, decoder, offset[own], scale, errors[:, own], pull[own], squares[:, own]
+                )
+
+        for _ in in_parts(decode, len(offset), size=PART_ROWS, threads=self._threads):
+            pass
+        return _Explained(codes=codes, errors=errors, pull=pull, loss=float(squares.mean(dtype=np.float64)))
+
+    def _revived(self, dead: np.ndarray, main: _Explained, centred: np.ndarray) -> _Explained:
+        """What the dead make of the rest that the full reconstruction leaves; nothing if none is dead."""
+        num_rows, width = centred.shape
+        k = min(len(dead), self._auxiliary.k or max(1, width // 2))
+        if not k or not self._auxiliary.weight:
+            nothing = _no_codes(num_rows, centred.dtype)
+            return _Explained(codes=nothing, errors=main.errors, pull=nothing.value, loss=0.0)
+        tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder[torch.from_numpy(dead)])
+        found = TopK(k=k)(tiles, self.weights.encoder_bias.numpy()[dead], num_rows, self._threads)
+        latents = dead.astype(np.int32)[np.where(found.mask(), found.index, 0)]
+        left = main.errors[-1] * (num_rows * self._num_groups / 2)
+        codes = Codes(value=found.value, index=latents, count=found.count)
+        return self._explained(codes, left, nested=False, weight=self._auxiliary.weight)
+
+    def _update(self, main: _Explained, auxiliary: _Explained, centred: np.ndarray, rate: float) -> None:
+        weights, moments = self.weights, self.adam
+        moments.steps += 1
+        rates = self._rates.at(moments.steps, rate, centred.dtype)
+        num, size = weights.num_latents, -(-weights.num_latents // LATENT_PARTS)
+        through = np.zeros((-(-num // size), centred.shape[1]), centred.dtype)
+        codes, dead_codes = main.by_latent(num), auxiliary.by_latent(num)
+        encoder, decoder, bias = (
+            tuple(getattr(part, name).numpy() for part in (weights, moments.first, moments.second))
+            for name in ("encoder", "decoder", "encoder_bias")
+        )
+
+        def update(first: int, last: int) -> None:
+            own = through[first // size]
+            update_latents(first, last, codes, dead_codes, self._group, centred, encoder, decoder, bias, rates, own)
+
+        for _ in in_parts(update, num, size=size, threads=self._threads):
+            pass
+        gradient = main.errors[0].sum(axis=0) - through.sum(axis=0)
+        adam(
+            weights.decoder_bias.numpy(),
+            gradient,
+            moments.first.decoder_bias.numpy(),
+            moments.second.decoder_bias.numpy(),
+            rates,
+        )
+
+    def _count(self, codes: Codes) -> None:
+        """Rows since each latent fired."""
+        self.since_fired += len(codes.count)
+        self.since_fired[codes.index[codes.mask()]] = 0
+
+
+def _no_codes(num_rows: int, dtype: np.dtype) -> Codes:
+    return Codes(
+        value=np.empty((num_rows, 1), dtype),
+        index=np.empty((num_rows, 1), np.int32),
+        count=np.zeros(num_rows, np.int64),
+    )
