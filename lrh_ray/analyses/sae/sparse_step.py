@@ -28,11 +28,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lrh_ray.analyses.sae.facts import StepFacts, require_finite
 from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
 from lrh_ray.analyses.sae.row_kernels import adam, by_latent, decode_nested, decode_rows, update_latents
 from lrh_ray.analyses.sae.selection import PART_ROWS, Codes, Selection, Tiles, TopK
 from lrh_ray.compiled import in_parts
-from lrh_ray.errors import ConfigError, NotEnoughData
+from lrh_ray.errors import ConfigError
 
 TILE_ROWS = 256
 """Rows whose pre-activations are held together."""
@@ -50,19 +51,6 @@ class Auxiliary:
     """Dead latents that a row may be written with; None: half as many as there are features."""
     weight: float = 1 / 32
     """Of the auxiliary loss; 0 for none."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepFacts:
-    """What a step found; losses per row, in the square of the rows' own unit."""
-
-    loss: float
-    """Squared error of the reconstruction, with groups their mean."""
-    auxiliary: float
-    """Squared error of what the dead make of the rest, before its weight; 0 where none is dead."""
-    l0: float
-    """Codes of a row, on average."""
-    dead: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -131,17 +119,13 @@ class SparseTraining:
         tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
         codes = self._selection(tiles, self.weights.encoder_bias.numpy(), len(rows), self._threads)
         main = self._explained(codes, -centred)
-        if not np.isfinite(main.loss):
-            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            raise NotEnoughData(
-                f"{len(bad)} of the {len(rows)} rows of a batch are not finite, the first at place {bad[:1].tolist()}; "
-                f"or the loss outgrew its number format, in which case lower the learning rate."
-            )
+        require_finite(main.loss, rows)
         dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
         auxiliary = self._revived(dead, main, centred)
         self._update(main, auxiliary, centred, rate)
         self._count(main.codes)
-        return StepFacts(loss=main.loss, auxiliary=auxiliary.loss, l0=main.codes.num / len(rows), dead=len(dead))
+        penalty = self._auxiliary.weight * auxiliary.loss
+        return StepFacts(loss=main.loss, penalty=penalty, l0=main.codes.num / len(rows), dead=len(dead))
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
         """The encoder's product, a tile of rows after the other in one buffer."""

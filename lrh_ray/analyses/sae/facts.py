@@ -1,0 +1,34 @@
+"""What a training step found, and the check that it may be believed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrh_ray.errors import NotEnoughData
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepFacts:
+    """Numbers of a batch before its step; losses per row, in the square of the rows' own unit."""
+
+    loss: float
+    """Squared error of the reconstruction; of nested ones their mean."""
+    penalty: float
+    """What is added to it: the penalty of the codes, or the weighted squared error of what the dead explain."""
+    l0: float
+    """Codes of a row, on average."""
+    dead: int
+    """Latents that count as dead."""
+
+
+def require_finite(loss: float, rows: np.ndarray) -> None:
+    """Refuse a batch whose loss is not finite.
+
+    Raises:
+        NotEnoughData: With the rows that are to blame, or none of them.
+    """
+    if np.isfinite(loss):
+        return
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    cause = f"the first at place {bad[0]}" if len(bad) else "but the loss outgrew its number format: lower the rate"
+    raise NotEnoughData(f"{len(bad)} of the {len(rows)} rows of a batch are not finite, {cause}.")
