@@ -192,6 +192,14 @@ def intrinsic(config: ConfigPath, overrides: Set = [], address: Address = "embed
 
 
 @app.command()
+def sae(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+    """Train sparse autoencoders of each site, and measure them on documents held out."""
+    from lrh_ray.studies.sae_study import autoencoders
+
+    answer(autoencoders, _config(config, overrides), address, as_json=as_json)
+
+
+@app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="Results, or run folders for all their results.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),

@@ -16,6 +16,7 @@ from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.intrinsic_config import IntrinsicConfig
 from lrh_ray.studies.pair_config import PairTestConfig
 from lrh_ray.studies.probe_config import ProbeConfig
+from lrh_ray.studies.sae_config import SaeConfig
 from lrh_ray.studies.twin_config import TwinConfig
 from lrh_ray.text.config import TextConfig
 
@@ -55,6 +56,9 @@ class RunConfig:
 
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     """Which few dimensions carry a concept."""
+
+    sae: SaeConfig = field(default_factory=SaeConfig)
+    """Sparse autoencoders."""
 
     twin: TwinConfig = field(default_factory=TwinConfig)
     """The control store."""

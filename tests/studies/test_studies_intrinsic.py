@@ -4,74 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted_stores import WIDTH, write_store
 from studies_material import config_of
 
 from lrh_ray.artifacts import load_result
 from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, StoreIncomplete, UnknownName
-from lrh_ray.records import Concept, Corpus, Document, SiteSpec, Span
-from lrh_ray.store.config import StoreConfig
-from lrh_ray.store.plan import make_plan
-from lrh_ray.store.reader import open_store
-from lrh_ray.store.seal import create_store, seal
-from lrh_ray.store.writer import BlockWriter
 from lrh_ray.studies import intrinsic_study
 from lrh_ray.studies.intrinsic_study import intrinsic
 from lrh_ray.studies.reporting import write_report
-from lrh_ray.testing.stores import make_model, make_tokens
 
 pytestmark = pytest.mark.usefixtures("cluster")
-WIDTH, LENGTH, NUM_DOCUMENTS = 24, 20, 150
 PLANTED = {"kind": [2, 9, 17], "mark": [4, 5, 20]}
 STEP = 1.2
 """How far a mark moves each of its dimensions, in standard deviations."""
 QUICK = ("intrinsic.draws=100", "intrinsic.null_draws=80", "intrinsic.steps=80", "intrinsic.sizes=[1, 3, 8]")
-
-
-def corpus_of(tokens, kinds=("a", "b", "c")):
-    """Documents of several kinds, some of whose tokens are marked."""
-    rng = np.random.default_rng(0)
-    documents = tuple(
-        Document(
-            id=name,
-            text="ab" * LENGTH,
-            labels={"kind": kinds[i % len(kinds)]},
-            spans=tuple(
-                Span(concept="mark", value="yes", start=2 * t, end=2 * t + 1)
-                for t in np.flatnonzero(rng.random(LENGTH) < 0.3).tolist()
-            ),
-        )
-        for i, name in enumerate(tokens.document_ids)
-    )
-    concepts = (
-        Concept(name="kind", level="document", description="kind", values=kinds),
-        Concept(name="mark", level="token", description="marked", values=("yes",)),
-    )
-    return Corpus(documents=documents, concepts=concepts, skipped=0, digest="c")
-
-
-def write_store(root, sites, rows_of, *, num_documents=NUM_DOCUMENTS, sealed=True, **corpus):
-    """A store whose rows at each site are `rows_of(site, kinds [N], marks [N], rng)`."""
-    tokens = make_tokens([LENGTH] * num_documents)
-    corpus = corpus_of(tokens, **corpus)
-    specs = tuple(SiteSpec(name=f"resid.{layer}", width=WIDTH, layer=layer) for layer in range(sites))
-    model = replace(make_model("float32"), sites=specs)
-    config = StoreConfig(sites=("resid.*",), min_blocks=4, seed=0)
-    plan = make_plan(tokens, model, config, {"corpus": corpus.digest})
-    create_store(root, plan, tokens, corpus, config_yaml="name: fake\n", provenance={"made_by": "tests"})
-    store = open_store(root)
-    labels = store.labels()
-    kinds = labels.document_codes("kind")
-    for block in range(plan.num_blocks):
-        keys = store.keys(block)
-        marks = labels.token_mask("mark", keys.doc, keys.char_start, keys.char_end, "yes").astype(int)
-        with BlockWriter(root, plan, block=block, attempt="a1", worker="test") as writer:
-            for site in plan.sites:
-                rng = np.random.default_rng([block, site.layer])
-                writer.write(site.name, 0, rows_of(site.layer, kinds[keys.doc], marks, rng).astype(np.float32))
-            writer.commit()
-    if sealed:
-        seal(root, plan, parity={})
-    return root
 
 
 def planted(layer, kinds, marks, rng):

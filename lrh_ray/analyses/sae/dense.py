@@ -67,6 +67,11 @@ class DenseTraining:
             dead=int((self.since_fired > 0).sum()),
         )
 
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The architecture's parameters by name, detached."""
+        return {name: tensor.detach() for name, tensor in self.architecture.parameters.items()}
+
     def tensors(self) -> Mapping[str, Tensor]:
         """All that a resumed run needs, under names for a file."""
         return {

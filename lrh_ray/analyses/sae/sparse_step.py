@@ -21,7 +21,7 @@ they were.
 Legend: N rows, D features, M latents, K codes a row at most, G groups.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -126,6 +126,27 @@ class SparseTraining:
         self._count(main.codes)
         penalty = self._auxiliary.weight * auxiliary.loss
         return StepFacts(loss=main.loss, penalty=penalty, l0=main.codes.num / len(rows), dead=len(dead))
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The weights by name."""
+        return dict(self.weights.named())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that a resumed run needs, under names for a file."""
+        return {
+            **{f"parameter.{name}": tensor for name, tensor in self.weights.named()},
+            **{f"adam.{name}": tensor for name, tensor in self.adam.tensors().items()},
+            "since_fired": torch.from_numpy(self.since_fired),
+            "steps": torch.tensor(self.adam.steps),
+        }
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from `tensors`."""
+        for name, tensor in self.tensors().items():
+            if name != "steps":
+                tensor.copy_(tensors[name])
+        self.adam.steps = int(tensors["steps"])
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
         """The encoder's product, a tile of rows after the other in one buffer."""

@@ -1,0 +1,120 @@
+"""What an autoencoder leaves unexplained, over a whole corpus: sums of every group of documents.
+
+    sums = Reconstruction.of(rows, reader, centre, groups, num_groups=20)
+    total = merge_tree(...)
+    total.fvu()                       # Estimate: corpus-exact, with its jackknife interval
+    total.l0(), total.density         # codes of a row; how often each latent fires [M]
+
+FVU = sum |x - x^|^2 / sum |x - mean|^2, both sums over the whole corpus. Averaged over batches, as is usual, it is
+another number: the ratio of small sums is biased, and each batch then has a mean of its own.
+
+What can go wrong: rows that are not finite make every number NaN; they are counted, and whoever reports says so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lrh_ray.analyses.jackknife import Estimate, jackknife_interval
+from lrh_ray.analyses.layouts import GroupIndex
+from lrh_ray.analyses.sae.reader import Reader
+from lrh_ray.errors import NotEnoughData
+from lrh_ray.layouts import Feature64, Rows
+
+TILE_ROWS = 1024
+ERROR, SQUARE, CODES, COSINE, ROWS = range(5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reconstruction:
+    """Mergeable sums over rows, of each of G groups of documents; float64."""
+
+    sums: np.ndarray
+    """[G, 5]: squared error, squared distance from the centre, codes, cosines of row and reconstruction, rows."""
+    offset: np.ndarray
+    """Sum of rows less the centre [G, D]."""
+    fired: np.ndarray
+    """How many rows each latent fires in [M], int64."""
+
+    @classmethod
+    def of(
+        cls, rows: Rows, reader: Reader, centre: Feature64, groups: GroupIndex, *, num_groups: int
+    ) -> "Reconstruction":
+        """Summarise one block: rows [N, D] of any float type, groups [N]; centre [D] is any, best near the mean."""
+        fired: np.ndarray | int = 0
+        sums, offset = np.zeros((num_groups, 5)), np.zeros((num_groups, rows.shape[1]))
+        for first in range(0, max(len(rows), 1), TILE_ROWS):
+            tile, own = slice(first, first + TILE_ROWS), rows[first : first + TILE_ROWS].astype(np.float32)
+            x = torch.from_numpy(own)
+            with torch.no_grad():
+                codes = reader.codes(x)
+                rebuilt = reader.decode(codes)
+            fires = codes > 0
+            fired = fired + fires.sum(dim=0).numpy()
+            centred = own.astype(np.float64) - centre
+            error = (rebuilt - x).double().numpy()
+            cosine = torch.cosine_similarity(x, rebuilt, dim=1).double().numpy()
+            values = np.stack(
+                [
+                    np.einsum("nd,nd->n", error, error),
+                    np.einsum("nd,nd->n", centred, centred),
+                    fires.sum(dim=1).double().numpy(),
+                    cosine,
+                    np.ones(len(own)),
+                ],
+                axis=1,
+            )
+            np.add.at(sums, groups[tile], values)
+            np.add.at(offset, groups[tile], centred)
+        return cls(sums=sums, offset=offset, fired=np.asarray(fired, dtype=np.int64))
+
+    def merge(self, other: "Reconstruction") -> "Reconstruction":
+        return Reconstruction(
+            sums=self.sums + other.sums, offset=self.offset + other.offset, fired=self.fired + other.fired
+        )
+
+    @property
+    def rows(self) -> int:
+        return int(self.sums[:, ROWS].sum())
+
+    @property
+    def density(self) -> np.ndarray:
+        """Share of rows in which each latent fires [M]."""
+        return np.asarray(self.fired / max(1, self.rows))
+
+    @property
+    def dead(self) -> float:
+        """Share of latents that fire in no row."""
+        return float((self.fired == 0).mean())
+
+    def fvu(self) -> Estimate:
+        """Fraction of variance unexplained."""
+        return self._estimate(_fvu)
+
+    def l0(self) -> Estimate:
+        """Codes of a row."""
+        return self._estimate(lambda sums, _: float(sums[CODES] / sums[ROWS]))
+
+    def cosine(self) -> Estimate:
+        """Mean cosine of a row and its reconstruction."""
+        return self._estimate(lambda sums, _: float(sums[COSINE] / sums[ROWS]))
+
+    def _estimate(self, statistic: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
+        """A number of all rows, jackknifed over the groups that have any.
+
+        Raises:
+            NotEnoughData: Fewer than two groups have rows.
+        """
+        used = np.flatnonzero(self.sums[:, ROWS])
+        if len(used) < 2:
+            raise NotEnoughData(f"{len(used)} groups of documents have rows; an interval needs at least 2.")
+        whole, offset = self.sums.sum(axis=0), self.offset.sum(axis=0)
+        without = [statistic(whole - self.sums[g], offset - self.offset[g]) for g in used.tolist()]
+        return jackknife_interval(statistic(whole, offset), without)
+
+
+def _fvu(sums: np.ndarray, offset: np.ndarray) -> float:
+    variance = sums[SQUARE] - offset @ offset / sums[ROWS]
+    return float(sums[ERROR] / variance) if variance > 0 else float("nan")

@@ -1,0 +1,229 @@
+"""Settings of sparse autoencoders: which kinds, of which sites, and how they are trained.
+
+Penalty weights hold for rows divided by their root mean square distance from their mean, so that a reconstruction that
+explains nothing has a squared error of 1 at every site of every model.
+"""
+
+from dataclasses import field
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from lrh_ray.config import settings
+from lrh_ray.runtime.config import TrainConfig
+
+
+@settings
+class TopKKind:
+    """The k largest latents of each row (Gao et al. 2024)."""
+
+    kind: Literal["topk"] = "topk"
+    """What this one is."""
+
+    k: int = 32
+    """Codes of a row."""
+
+
+@settings
+class BatchTopKKind:
+    """The largest latents of a batch, k a row on average (Bussmann et al. 2024)."""
+
+    kind: Literal["batchtopk"] = "batchtopk"
+    """What this one is."""
+
+    k: int = 32
+    """Codes of a row, on average."""
+
+
+@settings
+class MatryoshkaKind:
+    """BatchTopK whose first latents must explain rows by themselves (Bussmann et al. 2025)."""
+
+    kind: Literal["matryoshka"] = "matryoshka"
+    """What this one is."""
+
+    k: int = 32
+    """Codes of a row, on average."""
+
+    groups: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
+    """Nested groups: the first latents up to these shares of all."""
+
+    def __post_init__(self) -> None:
+        if list(self.groups) != sorted(set(self.groups)) or not self.groups[0] > 0 or self.groups[-1] != 1:
+            raise ValueError("groups must ascend, from above 0 to 1, for example [0.25, 0.5, 1.0]")
+
+
+@settings
+class ReluKind:
+    """ReLU codes under an L1 penalty (Bricken et al. 2023)."""
+
+    kind: Literal["relu"] = "relu"
+    """What this one is."""
+
+    weight: float = 0.03
+    """Of the sum of codes."""
+
+
+@settings
+class PAnnealKind:
+    """ReLU codes under a penalty whose power falls from 1 (Karvonen et al. 2024)."""
+
+    kind: Literal["p_anneal"] = "p_anneal"
+    """What this one is."""
+
+    weight: float = 0.03
+    """Of the sum of codes to the power p."""
+
+    last_p: float = 0.2
+    """The power at the end, reached after nine tenths of the steps; annealing begins after half of them."""
+
+
+@settings
+class StructuredKind:
+    """P-annealing with a low-rank branch under a nuclear norm (Liu et al., 2503.08980)."""
+
+    kind: Literal["structured"] = "structured"
+    """What this one is."""
+
+    weight: float = 0.03
+    """Of the penalty as a whole."""
+
+    last_p: float = 0.2
+    """As in p-annealing."""
+
+    gamma: float = 0.1
+    """Weight of the nuclear norm inside the penalty; must be above 0."""
+
+    rank: int | None = 64
+    """Singular values that the norm sums up; None: no low-rank branch, which is p-annealing."""
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and (self.rank < 1 or not self.gamma > 0):
+            raise ValueError(
+                "gamma must be above 0 and rank 1 or more: without a penalty the low-rank branch explains everything "
+                "densely. rank: null leaves the branch out"
+            )
+
+
+@settings
+class GatedKind:
+    """Gates and magnitudes apart (Rajamanoharan et al. 2024)."""
+
+    kind: Literal["gated"] = "gated"
+    """What this one is."""
+
+    weight: float = 0.03
+    """Of the sum of open gates."""
+
+
+@settings
+class JumpReluKind:
+    """A threshold for every latent (Rajamanoharan et al. 2024; Gemma Scope)."""
+
+    kind: Literal["jumprelu"] = "jumprelu"
+    """What this one is."""
+
+    penalty: Literal["step", "quadratic", "tanh"] = "quadratic"
+    """Number of codes, their squared relative distance from `target`, or a soft count."""
+
+    weight: float = 1.0
+    """Of the penalty."""
+
+    target: float = 32.0
+    """Codes of a row that `quadratic` aims at."""
+
+    bandwidth: float = 0.03
+    """Distance around a threshold within which rows move it, in the unit of pre-activations."""
+
+    first_threshold: float = 0.03
+    """Of every latent."""
+
+
+@settings
+class ConCAKind:
+    """Normalised linear codes under a softplus penalty (Liu et al. 2026)."""
+
+    kind: Literal["conca"] = "conca"
+    """What this one is."""
+
+    weight: float = 1e-4
+    """Of the sum of softplus codes."""
+
+    norm: Literal["layer", "group", "batch"] = "layer"
+    """What codes are normalised over."""
+
+
+Kind: TypeAlias = Annotated[
+    TopKKind
+    | BatchTopKKind
+    | MatryoshkaKind
+    | ReluKind
+    | PAnnealKind
+    | StructuredKind
+    | GatedKind
+    | JumpReluKind
+    | ConCAKind,
+    Field(discriminator="kind"),
+]
+
+
+@settings
+class SaeConfig:
+    """Sparse autoencoders of every site, all from one reading of the store (`lrh sae CONFIG`)."""
+
+    sites: tuple[str, ...] = ()
+    """Sites of the store; empty for all."""
+
+    kinds: tuple[Kind, ...] = (TopKKind(),)
+    """Autoencoders of each site."""
+
+    latents: int = 4096
+    """Latents of each."""
+
+    steps: int = 2000
+    """Steps of Adam."""
+
+    batch_rows: int = 2048
+    """Rows of a step."""
+
+    rate: float | None = None
+    """Highest learning rate; a warm-up leads to it, half a cosine away from it. None: 2e-4 sqrt(16384 / latents)."""
+
+    warmup: int = 200
+    """Steps of the warm-up, of the rate and of penalties; no more than a tenth of all steps."""
+
+    dead_after: int = 1_000_000
+    """A latent that has not fired for so many rows is dead, and TopK kinds try to revive it."""
+
+    checkpoints: int = 4
+    """Checkpoints of a run, evenly spread; a killed run goes on from the last one."""
+
+    held_out: float = 0.1
+    """Fraction of documents held out for the numbers reported."""
+
+    groups: int = 20
+    """Groups of held-out documents for the jackknife."""
+
+    sinks: Literal["drop", "keep"] = "drop"
+    """Attention sinks (rows whose norm exceeds 10 times the median of any site) are left out, or kept."""
+
+    seed: int = 0
+    """Seed of the split, the order of rows, and the first weights."""
+
+    workers: TrainConfig = field(default_factory=lambda: TrainConfig(workers=1, cpus=2.0))
+    """Who trains; one worker."""
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            raise ValueError("kinds must name at least one, for example [{kind: topk, k: 32}]")
+        if min(self.latents, self.steps, self.batch_rows, self.checkpoints) < 1 or self.seed < 0:
+            raise ValueError("latents, steps, batch_rows and checkpoints must be 1 or more, seed 0 or more")
+        if not 0 < self.held_out < 1 or self.groups < 2:
+            raise ValueError("held_out must lie in (0, 1), for example 0.1; groups must be 2 or more")
+        if self.rate is not None and not self.rate > 0:
+            raise ValueError("rate must be above 0")
+        for kind in self.kinds:
+            if isinstance(kind, TopKKind | BatchTopKKind | MatryoshkaKind) and not 1 <= kind.k <= self.latents:
+                raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
+        if self.workers.workers != 1:
+            raise ValueError("workers.workers must be 1: autoencoders are trained by one worker so far")

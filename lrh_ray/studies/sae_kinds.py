@@ -1,0 +1,143 @@
+"""From settings to formulas: the autoencoder in training that a kind names, and how its weights are read afterwards."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict
+
+import numpy as np
+from torch import Tensor
+
+from lrh_ray.analyses.sae.architectures.architecture import Architecture
+from lrh_ray.analyses.sae.architectures.conca import ConCA
+from lrh_ray.analyses.sae.architectures.gated import Gated
+from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
+from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
+from lrh_ray.analyses.sae.dense import DenseTraining
+from lrh_ray.analyses.sae.parameters import first_weights
+from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader, fold
+from lrh_ray.analyses.sae.selection import BatchTopK, TopK
+from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
+from lrh_ray.analyses.sae.sparsity import PowerPenalty
+from lrh_ray.analyses.sae.training import Training
+from lrh_ray.studies.sae_config import (
+    BatchTopKKind,
+    ConCAKind,
+    GatedKind,
+    JumpReluKind,
+    Kind,
+    MatryoshkaKind,
+    PAnnealKind,
+    ReluKind,
+    SaeConfig,
+    StructuredKind,
+    TopKKind,
+)
+
+ANNEAL_FROM, ANNEAL_TO = 0.5, 0.9
+LONGEST_WARMUP = 0.1
+
+Chosen = TopKKind | BatchTopKKind | MatryoshkaKind
+
+
+def kind_names(kinds: Sequence[Kind]) -> tuple[str, ...]:
+    """A name for each: its kind, with whatever tells it from others of that kind."""
+    return tuple(_name(kind, kinds) for kind in kinds)
+
+
+def _name(kind: Kind, kinds: Sequence[Kind]) -> str:
+    others = [other for other in kinds if other.kind == kind.kind]
+    told = {key: value for key, value in asdict(kind).items() if len({str(getattr(o, key)) for o in others}) > 1}
+    return " ".join([kind.kind, *(f"{key} {value}" for key, value in told.items())])
+
+
+def warmup_steps(config: SaeConfig) -> int:
+    """Steps of the warm-up, of short runs a tenth."""
+    return min(config.warmup, int(config.steps * LONGEST_WARMUP))
+
+
+def make_training(
+    kind: Kind, config: SaeConfig, centre: np.ndarray, *, seed: int, threads: Executor | None = None
+) -> Training:
+    """An autoencoder before its first step, for rows of mean `centre` [D]."""
+    weights = first_weights(config.latents, centre, seed=seed)
+    if isinstance(kind, Chosen):
+        return SparseTraining(
+            weights,
+            TopK(k=kind.k) if isinstance(kind, TopKKind) else BatchTopK(k=kind.k),
+            groups=_ends(kind, config.latents),
+            auxiliary=Auxiliary(dead_after=config.dead_after),
+            threads=threads,
+        )
+    if isinstance(kind, ConCAKind):
+        weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
+    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed))
+
+
+def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
+    if not isinstance(kind, MatryoshkaKind):
+        return ()
+    return tuple(sorted({max(1, round(share * num_latents)) for share in kind.groups}))
+
+
+def _architecture(kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int) -> Architecture:
+    warmup = warmup_steps(config)
+    match kind:
+        case ReluKind():
+            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup))
+        case PAnnealKind() | StructuredKind():
+            return Relu(parameters, _annealed(kind, config), _branch(kind), seed=seed)
+        case GatedKind():
+            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup))
+        case JumpReluKind():
+            return JumpRelu(
+                parameters,
+                weight=kind.weight,
+                penalty=kind.penalty,
+                target=kind.target,
+                bandwidth=kind.bandwidth,
+                first_threshold=kind.first_threshold,
+                warmup=warmup,
+            )
+        case ConCAKind():
+            return ConCA(parameters, weight=kind.weight, norm=kind.norm)
+        case _:
+            raise TypeError(f"{kind.kind} has no dense architecture")
+
+
+def _branch(kind: PAnnealKind | StructuredKind) -> LowRank | None:
+    if not isinstance(kind, StructuredKind) or kind.rank is None:
+        return None
+    return LowRank(gamma=kind.gamma, rank=kind.rank)
+
+
+def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig) -> PowerPenalty:
+    return PowerPenalty(
+        weight=kind.weight,
+        last_p=kind.last_p,
+        from_step=int(ANNEAL_FROM * config.steps),
+        to_step=int(ANNEAL_TO * config.steps),
+        warmup=warmup_steps(config),
+    )
+
+
+def make_reader(kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], scale: float, threshold: float) -> Reader:
+    """Read rows in their own unit with what training has left (`Training.tensors`), or with what it began with.
+
+    Args:
+        kind: Of the autoencoder.
+        config: It was trained with.
+        tensors: Of the checkpoint.
+        scale: Rows were divided by it.
+        threshold: Of a BatchTopK kind, in the unit of the rows.
+    """
+    parameters = {
+        name.removeprefix("parameter."): tensor for name, tensor in tensors.items() if name.startswith("parameter.")
+    }
+    folded = fold(parameters, scale, normalised=isinstance(kind, ConCAKind))
+    if isinstance(kind, TopKKind):
+        return TopKReader(parameters=folded, k=kind.k)
+    if isinstance(kind, Chosen):
+        return ThresholdReader(parameters=folded, threshold=threshold)
+    architecture = _architecture(kind, config, folded, config.seed)
+    architecture.load({n.removeprefix("own."): tensor for n, tensor in tensors.items() if n.startswith("own.")})
+    return architecture

@@ -1,0 +1,193 @@
+"""From sums to a `Result`: how well each autoencoder explains its site, beside what it must be read against."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lrh_ray.analyses.jackknife import Estimate
+from lrh_ray.analyses.sae.architectures.architecture import Architecture
+from lrh_ray.analyses.sae.evaluation import Reconstruction
+from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader
+from lrh_ray.records import Measure, Result, Scalar, Table
+from lrh_ray.store.reader import Store
+from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
+from lrh_ray.studies.sae_config import ConCAKind, Kind, SaeConfig
+from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS, SiteUnit
+
+DENSE = "every latent says something of every row: codes and dead latents mean nothing here"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRows:
+    """A site before training: its unit, its rows, and what principal components leave of the held-out variance."""
+
+    unit: SiteUnit
+    training_rows: int
+    held_out_rows: int
+    explained: np.ndarray
+    """[D + 1] share left by the first k components of the training rows, k from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An autoencoder on held-out rows: trained, as it began, and trained with sinks among the rows."""
+
+    site: str
+    name: str
+    kind: Kind
+    held_out: Reconstruction
+    untrained: Reconstruction
+    unfiltered: Reconstruction
+    threshold: float
+    reader: Reader
+
+    @property
+    def sparse(self) -> bool:
+        return not isinstance(self.kind, ConCAKind)
+
+
+def make_sae_result(
+    question: Result,
+    store: Store,
+    config: SaeConfig,
+    sites: Mapping[str, SiteRows],
+    measured: Sequence[Measured],
+    curves: np.ndarray,
+    seconds: float,
+) -> Result:
+    """Assemble the answer to `question`."""
+    measures = tuple(_measures(store, sites, measured))
+    return replace(
+        question,
+        summary=tuple(_summary(measures, sites)),
+        measures=measures,
+        tables=(
+            _comparison(measured, sites),
+            _density_table(measured),
+            _curve_table(measured, config, curves),
+            _rows_table(sites),
+            store_table(store),
+            parity_table(store),
+        ),
+        arrays=dict(_arrays(measured, curves)),
+        provenance=provenance(store, seconds),
+    )
+
+
+def _measures(store: Store, sites: Mapping[str, SiteRows], measured: Sequence[Measured]) -> Iterator[Measure]:
+    for one in measured:
+        keys = {**site_keys(store, one.site), "autoencoder": one.name}
+        found, l0 = one.held_out.fvu(), one.held_out.l0()
+        controls = {"untrained": one.untrained.fvu().value, "unfiltered": one.unfiltered.fvu().value}
+        if one.sparse:
+            controls["principal_components"] = _components(sites[one.site], l0.value)
+        yield _measure("fvu", found, "of variance", keys, controls)
+        yield _measure("cosine", one.held_out.cosine(), "", keys, {"untrained": one.untrained.cosine().value})
+        if one.sparse:
+            yield _measure("l0", l0, "codes a row", keys, {"untrained": one.untrained.l0().value})
+            yield Measure(name="dead", value=one.held_out.dead, unit="of latents", keys=keys)
+
+
+def _measure(
+    name: str, found: Estimate, unit: str, keys: Mapping[str, str | int | float], controls: Mapping[str, float]
+) -> Measure:
+    return Measure(
+        name=name, value=found.value, unit=unit, keys=keys, low=found.low, high=found.high, controls=controls
+    )
+
+
+def _components(rows: SiteRows, l0: float) -> float:
+    """FVU of as many principal components as there are codes a row; between two numbers, on the line between."""
+    return float(np.interp(l0, np.arange(len(rows.explained)), rows.explained))
+
+
+def _summary(measures: Sequence[Measure], sites: Mapping[str, SiteRows]) -> Iterator[str]:
+    for site in sites:
+        own = [m for m in measures if m.name == "fvu" and m.keys["site"] == site]
+        best = min(own, key=lambda m: m.value)
+        yield (
+            f"At {site}, {best.keys['autoencoder']} leaves least of the held-out variance unexplained: "
+            f"{with_interval(best)}; with its first weights it is {best.controls['untrained']:.3f}."
+        )
+        behind = [m for m in own if m.value >= m.controls.get("principal_components", np.inf)]
+        if behind:
+            yield (
+                f"At {site}, no better than principal components, as many as codes a row: "
+                f"{', '.join(str(m.keys['autoencoder']) for m in behind)}."
+            )
+
+
+def _comparison(measured: Sequence[Measured], sites: Mapping[str, SiteRows]) -> Table:
+    rows: list[tuple[Scalar, ...]] = []
+    for one in measured:
+        l0 = one.held_out.l0().value
+        told: tuple[Scalar, ...] = (round(l0, 1), round(one.held_out.dead, 4)) if one.sparse else ("-", "-")
+        components = round(_components(sites[one.site], l0), 4) if one.sparse else "-"
+        fvu, unfiltered = one.held_out.fvu().value, one.unfiltered.fvu().value
+        rows.append((one.site, one.name, *told, round(fvu, 4), components, round(unfiltered, 4)))
+    return Table(
+        name="comparison",
+        description="Held-out rows: codes of a row, latents that never fire, variance left unexplained; the same by as "
+        "many principal components as codes; and with attention sinks among the rows. A dash: " + DENSE + ".",
+        columns=("site", "autoencoder", "codes a row", "dead", "FVU", "FVU of components", "FVU with sinks"),
+        rows=tuple(rows),
+    )
+
+
+def _density_table(measured: Sequence[Measured]) -> Table:
+    edges = [0, *(10.0**power for power in range(-5, 0)), 0.5, 1.0]
+    rows: list[tuple[Scalar, ...]] = []
+    for one in measured:
+        if one.sparse:
+            density = one.held_out.density
+            counts, _ = np.histogram(density[density > 0], bins=[1e-12, *edges[1:]])
+            rows.append((one.site, one.name, int((density == 0).sum()), *map(int, counts)))
+    return Table(
+        name="density",
+        description="How many latents fire in which share of held-out rows.",
+        columns=("site", "autoencoder", "never", *(f"up to {edge:g}" for edge in edges[1:])),
+        rows=tuple(rows),
+    )
+
+
+def _curve_table(measured: Sequence[Measured], config: SaeConfig, curves: np.ndarray) -> Table:
+    """Ten points of every curve."""
+    every = -(-config.steps // CURVE_POINTS)
+    points = sorted({*np.linspace(0, curves.shape[1] - 1, 10).round().astype(int).tolist()})
+    rows = [
+        (one.site, one.name, point * every, *(float(f"{value:.4g}") for value in curves[number, point]))
+        for number, one in enumerate(measured)
+        for point in points
+    ]
+    return Table(
+        name="training",
+        description="Batches in the course of training: squared error of a row (1: nothing is explained), penalty, "
+        "codes of a row, dead latents. All points are in the array `training`.",
+        columns=("site", "autoencoder", "step", *FACTS),
+        rows=tuple(rows),
+    )
+
+
+def _rows_table(sites: Mapping[str, SiteRows]) -> Table:
+    return Table(
+        name="rows",
+        description="Rows of documents trained on and held out, and the scale that training divides rows by.",
+        columns=("site", "training rows", "held-out rows", "scale"),
+        rows=tuple(
+            (site, one.training_rows, one.held_out_rows, float(f"{one.unit.scale:.5g}")) for site, one in sites.items()
+        ),
+    )
+
+
+def _arrays(measured: Sequence[Measured], curves: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    yield "training", curves
+    for one in measured:
+        prefix = f"{one.site}/{one.name}"
+        reader = one.reader
+        if isinstance(reader, Architecture | TopKReader | ThresholdReader):
+            for name, tensor in reader.parameters.items():
+                yield f"{prefix}/{name}", tensor.detach().numpy()
+        if isinstance(reader, ThresholdReader):
+            yield f"{prefix}/threshold", np.array([reader.threshold])
+        yield f"{prefix}/density", one.held_out.density

@@ -1,0 +1,229 @@
+"""Sparse autoencoders of a store: trained on shuffled rows of all its documents but some, and measured on those.
+
+    lrh extract CONFIG
+    lrh sae CONFIG
+
+Statistics come first: one pass gives the exact mean and scale of each site over the training documents. Training then
+reads shuffled rows once for all kinds of all sites. At last BatchTopK kinds get the threshold that is exact for the
+training rows, and every autoencoder is measured on the held-out documents, beside its own first weights and beside as
+many principal components as it has codes a row; with sinks left out, and with all rows beside it.
+
+What can go wrong: a store that is not sealed, a site that it does not have, fewer held-out documents than groups.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from lrh_ray.analyses.joint import Joint
+from lrh_ray.analyses.sae.evaluation import Reconstruction
+from lrh_ray.analyses.sae.reader import Reader, fold
+from lrh_ray.artifacts import save_result, standing_result
+from lrh_ray.config import as_plain
+from lrh_ray.errors import NotEnoughData, SiteError
+from lrh_ray.records import Plain, Result
+from lrh_ray.runtime.cluster import EMBEDDED, connected
+from lrh_ray.runtime.reduce import reduce_blocks
+from lrh_ray.store.objects import absolute
+from lrh_ray.store.reader import Store, open_sealed
+from lrh_ray.studies.progress import Progress, Silent
+from lrh_ray.studies.run import RunConfig
+from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeConfig
+from lrh_ray.studies.sae_kinds import kind_names, make_reader
+from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, ThresholdPass, UnitPass
+from lrh_ray.studies.sae_result import Measured, SiteRows, make_sae_result
+from lrh_ray.studies.sae_training import SaeTask, SiteUnit, load_curves, load_training, train_autoencoders
+
+
+def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
+    """Train, measure, and save the result; returns its folder, at once if the question was answered before.
+
+    Raises:
+        StoreIncomplete: The store is not sealed.
+        SiteError: A site that the store does not have.
+        NotEnoughData: Too few documents or rows, or rows that are not finite.
+    """
+    progress, started = progress or Silent(), time.monotonic()
+    store = open_sealed(config.store_location)
+    question = _question(store, config)
+    if standing := standing_result(question, config.results_path):
+        return standing
+    rows = _rows(config.sae, store)
+    sites = _sites(config.sae, store)
+    with connected(address):
+        found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
+        _require_batch(found, config.sae)
+        task = SaeTask(
+            location=rows.location,
+            root=rows.root,
+            config=config.sae,
+            units={site: one.unit for site, one in found.items()},
+            documents=_documents(store, rows),
+        )
+        checkpoints = train_autoencoders(task, folder=config.folder / "training", progress=progress)
+        progress.begin("measuring autoencoders", len(sites), "sites")
+        measured: list[Measured] = []
+        for site in sites:
+            measured += _Site(config=config.sae, rows=rows, site=site, found=found[site]).measured(checkpoints)
+            progress.advance(1)
+    curves = load_curves(checkpoints[config.sae.steps])
+    seconds = round(time.monotonic() - started, 1)
+    return save_result(
+        make_sae_result(question, store, config.sae, found, measured, curves, seconds), config.results_path
+    )
+
+
+def _require_batch(found: Mapping[str, SiteRows], config: SaeConfig) -> None:
+    num = min(one.training_rows for one in found.values())
+    if num < config.batch_rows:
+        raise NotEnoughData(
+            f"{num} rows of training documents do not fill a batch of {config.batch_rows}. Lower sae.batch_rows, or "
+            f"add documents."
+        )
+
+
+def _watched(sites: tuple[str, ...], progress: Progress, what: str) -> list[str]:
+    progress.begin(what, len(sites), "sites")
+    return list(sites)
+
+
+def _question(store: Store, config: RunConfig) -> Result:
+    resolved: dict[str, Plain] = {
+        **as_plain(config.sae),
+        "sites": list(_sites(config.sae, store)),
+        "interval": "95 %, jackknife over groups of held-out documents",
+    }
+    del resolved["workers"]
+    return Result(
+        kind="sae",
+        title=f"Sparse autoencoders of {config.name}",
+        summary=(),
+        asked=as_plain(config),
+        resolved=resolved,
+        inputs={"store": store.root},
+        measures=(),
+    )
+
+
+def _sites(config: SaeConfig, store: Store) -> tuple[str, ...]:
+    for site in config.sites:
+        if site not in store.sites:
+            raise SiteError(f"sae.sites names {site!r}; the store has {', '.join(store.sites)}.")
+    return config.sites or tuple(store.sites)
+
+
+def _rows(config: SaeConfig, store: Store) -> SaeRows:
+    """Whole documents are held out, dealt to groups in a random order."""
+    ids, document = np.unique(np.array(store.document_ids), return_inverse=True)
+    num = round(config.held_out * len(ids))
+    if num < config.groups or num == len(ids):
+        raise NotEnoughData(
+            f"Of {len(ids)} documents {num} are held out, for {config.groups} groups, and the others train. Raise "
+            f"sae.held_out, lower sae.groups, or add documents."
+        )
+    order = np.random.default_rng([config.seed, 0]).permutation(len(ids))
+    group = np.full(len(ids), TRAINING)
+    group[order[:num]] = np.arange(num) % config.groups
+    return SaeRows(location=absolute(store.location), root=store.root, group=group[document], sinks=config.sinks)
+
+
+def _documents(store: Store, rows: SaeRows) -> tuple[str, ...]:
+    training = np.flatnonzero(rows.group == TRAINING)
+    return tuple(sorted({store.document_ids[sequence] for sequence in training.tolist()}))
+
+
+def _site_rows(rows: SaeRows, site: str) -> SiteRows:
+    """Mean, scale and directions of the training rows; variance of the held-out rows along these."""
+    store = rows.store()
+    shift = store.block_rows(site, 0).astype(np.float64).mean(axis=0)
+    moments = reduce_blocks(range(store.plan.num_blocks), UnitPass(rows=rows, site=site, shift=shift))
+    try:
+        training, held_out = moments.only(0), moments.only(1)
+    except NotEnoughData as error:
+        raise NotEnoughData(f"Site {site!r}: {error}") from error
+    scale = float(np.sqrt(np.trace(training.xx)))
+    if not scale > 0:
+        raise NotEnoughData(f"All training rows at {site!r} are the same; leave the site out of sae.sites.")
+    return SiteRows(
+        unit=SiteUnit(centre=training.mean_x / scale, scale=scale),
+        training_rows=int(training.count),
+        held_out_rows=int(held_out.count),
+        explained=_explained(training, held_out),
+    )
+
+
+def _explained(training: Joint, held_out: Joint) -> np.ndarray:
+    """Share of the held-out variance that the first k principal components of the training rows leave, for every k."""
+    _, directions = np.linalg.eigh(training.xx)
+    along = np.einsum("dk,de,ek->k", directions, held_out.xx, directions)[::-1]
+    return np.asarray(1 - np.concatenate([[0.0], along.cumsum()]) / np.trace(held_out.xx))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """Measures the autoencoders of one site."""
+
+    config: SaeConfig
+    rows: SaeRows
+    site: str
+    found: SiteRows
+
+    def measured(self, checkpoints: Mapping[int, Path]) -> list[Measured]:
+        """All kinds, trained and as they began."""
+        first, last = checkpoints[0], checkpoints[self.config.steps]
+        names, kinds = kind_names(self.config.kinds), self.config.kinds
+        tensors = [load_training(last, self.site, name) for name in names]
+        begun = [load_training(first, self.site, name) for name in names]
+        thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]
+        first_thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, begun, strict=True)]
+        readers = tuple(map(self._reader, kinds, tensors, thresholds))
+        untrained = tuple(map(self._reader, kinds, begun, first_thresholds))
+        num = len(kinds)
+        both = self._evaluated((*readers, *untrained))
+        unfiltered = self._evaluated(readers, sinks="keep") if self.config.sinks == "drop" else both[:num]
+        return [
+            Measured(
+                site=self.site,
+                name=name,
+                kind=kind,
+                held_out=both[number],
+                untrained=both[num + number],
+                unfiltered=unfiltered[number],
+                threshold=thresholds[number],
+                reader=readers[number],
+            )
+            for number, (name, kind) in enumerate(zip(names, kinds, strict=True))
+        ]
+
+    def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
+        return make_reader(kind, self.config, tensors, self.found.unit.scale, threshold)
+
+    def _threshold(self, kind: Kind, tensors: Mapping[str, Tensor]) -> float:
+        """That of a BatchTopK kind, over all training rows; two passes."""
+        if not isinstance(kind, BatchTopKKind | MatryoshkaKind):
+            return 0.0
+        own = {name.removeprefix("parameter."): tensor for name, tensor in tensors.items() if "parameter." in name}
+        parameters = fold(own, self.found.unit.scale)
+        blocks = range(self.rows.store().plan.num_blocks)
+        coarse = reduce_blocks(blocks, ThresholdPass(rows=self.rows, site=self.site, parameters=parameters))
+        prefix = coarse.place(kind.k)
+        if prefix is None:
+            return 0.0
+        fine = ThresholdPass(rows=self.rows, site=self.site, parameters=parameters, prefix=prefix)
+        return reduce_blocks(blocks, fine).threshold(coarse, kind.k)
+
+    def _evaluated(self, readers: tuple[Reader, ...], *, sinks: str | None = None) -> tuple[Reconstruction, ...]:
+        unit = self.found.unit
+        task = EvaluationPass(
+            rows=self.rows,
+            site=self.site,
+            readers=readers,
+            centre=unit.centre * unit.scale,
+            num_groups=self.config.groups,
+            sinks=sinks,
+        )
+        return reduce_blocks(range(self.rows.store().plan.num_blocks), task).of

@@ -1,0 +1,196 @@
+"""Training of sparse autoencoders: all kinds of all sites on the same batches, from one reading of the store.
+
+    checkpoint = train_autoencoders(task, folder=run.folder / "training", progress=progress)
+    tensors = load_training(checkpoint, "resid.15", "topk")
+
+A step takes one shuffled batch, which holds the same rows at every site, and makes one step of every autoencoder. What
+is saved is all that the next step depends on: weights, moments, counters of the dead, annealing, and the place in the
+data; a run that is killed goes on from its last checkpoint as if it had not been.
+
+What can go wrong: the mistakes of `runtime.train`; rows that are not finite end the run with `NotEnoughData`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lrh_ray.analyses.sae.facts import StepFacts
+from lrh_ray.analyses.sae.training import Training
+from lrh_ray.collective import Share
+from lrh_ray.config import as_plain
+from lrh_ray.digests import digest_json
+from lrh_ray.errors import NotEnoughData
+from lrh_ray.optimisers import warm_cosine
+from lrh_ray.runtime.train import train
+from lrh_ray.store.batches import Batch
+from lrh_ray.store.loader import Loader
+from lrh_ray.store.objects import Location
+from lrh_ray.store.reader import open_store
+from lrh_ray.studies.progress import Progress
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kinds import kind_names, make_training, warmup_steps
+
+PLACE_FILE, CURVES_FILE = "place.json", "curves.safetensors"
+CURVE_POINTS = 200
+"""Steps whose facts are kept, at most."""
+FACTS = ("loss", "penalty", "l0", "dead")
+BASE_RATE, BASE_LATENTS = 2e-4, 16_384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteUnit:
+    """What training makes of the rows of a site: x / scale, whose mean is `centre` [D]."""
+
+    centre: np.ndarray
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeTask:
+    """Opens the learner on a worker."""
+
+    location: Location
+    root: str
+    """Digest of the store."""
+    config: SaeConfig
+    units: Mapping[str, SiteUnit]
+    documents: tuple[str, ...]
+    """Ids of the documents to train on."""
+
+    def open(self, share: Share) -> "SaeLearner":
+        return SaeLearner(self, share)
+
+    @property
+    def rate(self) -> float:
+        """Highest learning rate."""
+        default = BASE_RATE * (BASE_LATENTS / self.config.latents) ** 0.5
+        return default if self.config.rate is None else self.config.rate
+
+    @property
+    def every(self) -> int:
+        """Steps from one point of the curves to the next."""
+        return -(-self.config.steps // CURVE_POINTS)
+
+    @property
+    def save_at(self) -> tuple[int, ...]:
+        """Numbers of steps after which there is a checkpoint; 0 is the beginning."""
+        steps, parts = self.config.steps, self.config.checkpoints
+        return tuple(sorted({steps * part // parts for part in range(parts + 1)}))
+
+
+class SaeLearner:
+    """All autoencoders in training."""
+
+    def __init__(self, task: SaeTask, share: Share) -> None:
+        self._task = task
+        threads = ThreadPoolExecutor(torch.get_num_threads())
+        self._trainings: dict[tuple[str, str], Training] = {
+            (site, name): make_training(kind, task.config, unit.centre, seed=task.config.seed, threads=threads)
+            for site, unit in task.units.items()
+            for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
+        }
+        points = -(-task.config.steps // task.every)
+        self._curves = np.full((len(self._trainings), points, len(FACTS)), np.nan)
+        self._loader = Loader(
+            open_store(task.location),
+            list(task.units),
+            batch_size=task.config.batch_rows,
+            seed=task.config.seed,
+            rank=share.rank,
+            world=share.world,
+            dtype="float32",
+            documents=task.documents,
+            sinks=task.config.sinks,
+            drop_last=True,
+        )
+        self._batches = self._endless()
+
+    def _endless(self) -> Iterator[Batch]:
+        while True:
+            yield from self._loader
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """One step of every autoencoder."""
+        config, batch = self._task.config, next(self._batches)
+        rate = warm_cosine(step, steps=config.steps, warmup=warmup_steps(config), rate=self._task.rate)
+        told: dict[str, float] = {}
+        scaled = {site: batch.rows[site] / np.float32(unit.scale) for site, unit in self._task.units.items()}
+        for number, ((site, name), training) in enumerate(self._trainings.items()):
+            found = self._made(training, scaled[site], rate, f"{name} at {site}")
+            if step % self._task.every == 0:
+                self._curves[number, step // self._task.every] = [getattr(found, fact) for fact in FACTS]
+            told[f"{site} {name}"] = found.loss
+        return told
+
+    @staticmethod
+    def _made(training: Training, rows: np.ndarray, rate: float, what: str) -> StepFacts:
+        try:
+            return training.step(rows, rate=rate)
+        except NotEnoughData as error:
+            raise NotEnoughData(f"Training {what}: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Everything, a file for each autoencoder."""
+        for (site, name), training in self._trainings.items():
+            save_file(
+                {key: value.contiguous() for key, value in training.tensors().items()}, folder / _file(site, name)
+            )
+        save_file({"curves": torch.from_numpy(self._curves)}, folder / CURVES_FILE)
+        (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
+
+    def load(self, folder: Path) -> None:
+        """As `save` wrote it."""
+        for (site, name), training in self._trainings.items():
+            training.load(load_training(folder, site, name))
+        self._curves = load_curves(folder)
+        self._loader.load_state_dict(json.loads((folder / PLACE_FILE).read_text(encoding="ascii")))
+        self._batches = self._endless()
+
+
+def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Mapping[int, Path]:
+    """Train; the folders of the checkpoints by their number of steps."""
+    progress.begin(f"training {len(task.units) * len(task.config.kinds)} autoencoders", task.config.steps, "steps")
+    done = 0
+
+    def tell(step: int, _metrics: Mapping[str, float]) -> None:
+        nonlocal done
+        progress.advance(step - done)
+        done = step
+
+    return train(
+        task,
+        task.config.workers,
+        steps=task.config.steps,
+        save_at=task.save_at,
+        folder=folder,
+        name=f"sae-{_digest(task)[:16]}",
+        on_step=tell,
+    )
+
+
+def load_training(checkpoint: Path, site: str, name: str) -> dict[str, Tensor]:
+    """What `Training.tensors` gave."""
+    return load_file(checkpoint / _file(site, name))
+
+
+def load_curves(checkpoint: Path) -> np.ndarray:
+    """Facts of steps [autoencoders, points, facts], NaN where a step has not been made."""
+    return load_file(checkpoint / CURVES_FILE)["curves"].numpy()
+
+
+def _digest(task: SaeTask) -> str:
+    """What the run is named by: rows and recipe; who trains does not matter."""
+    asked = {**as_plain(task.config), "root": task.root, "documents": digest_json({"ids": list(task.documents)})}
+    del asked["workers"]
+    return digest_json(asked)
+
+
+def _file(site: str, name: str) -> str:
+    return f"{site}--{name.replace(' ', '-')}.safetensors"

@@ -1,0 +1,166 @@
+"""Autoencoders of a store whose rows are sparse sums of known directions."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planted_stores import write_store
+from studies_material import config_of
+
+from lrh_ray.artifacts import load_result
+from lrh_ray.collective import Share
+from lrh_ray.errors import ConfigError, NotEnoughData, SiteError
+from lrh_ray.store.reader import open_store
+from lrh_ray.studies.reporting import write_report
+from lrh_ray.studies.sae_study import autoencoders
+from lrh_ray.studies.sae_training import SaeLearner, SaeTask, SiteUnit
+
+WIDTH, FEATURES, ACTIVE, DOCUMENTS = 32, 40, 3, 300
+KINDS = (
+    "{kind: topk, k: 4}",
+    "{kind: batchtopk, k: 4}",
+    "{kind: matryoshka, k: 4, groups: [0.5, 1.0]}",
+    "{kind: relu, weight: 0.05}",
+    "{kind: p_anneal, weight: 0.05}",
+    "{kind: structured, weight: 0.05, rank: 8}",
+    "{kind: gated, weight: 0.1}",
+    "{kind: jumprelu, target: 4, bandwidth: 0.2, first_threshold: 0.2}",
+    "{kind: conca}",
+)
+SPARSE_BY_COUNT = ("topk", "batchtopk", "matryoshka", "jumprelu")
+QUICK = (
+    "sae.latents=64",
+    "sae.steps=300",
+    "sae.batch_rows=256",
+    "sae.rate=0.005",
+    "sae.warmup=20",
+    "sae.groups=10",
+    "sae.sites=[resid.1]",
+    "sae.workers={workers: 1, cpus: 1}",
+)
+
+
+def truth():
+    found = np.random.default_rng(9).standard_normal((FEATURES, WIDTH))
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def planted(layer, kinds, marks, rng):
+    """Noise at the first site, sparse sums of the directions at the second, both far from the origin."""
+    del marks
+    noise = rng.standard_normal((len(kinds), WIDTH))
+    if not layer:
+        return noise * 10 + 3
+    active = rng.random((len(kinds), FEATURES)).argsort(1) < ACTIVE
+    return 50 * (active * (0.5 + rng.random(active.shape)) @ truth()) + 0.1 * noise + 20
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("planted") / "store", 2, planted, num_documents=DOCUMENTS, width=WIDTH)
+
+
+def asking(material, root, *overrides):
+    return config_of(material, "name=saes", f"runs={root.parent}", f"store.location={root}", *QUICK, *overrides)
+
+
+@pytest.fixture(scope="module")
+def result(material, root, cluster):
+    return load_result(autoencoders(asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]")))
+
+
+def measure(result, name, kind):
+    (found,) = [m for m in result.measures if m.name == name and m.keys["autoencoder"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("kind", [kind.split(",")[0].removeprefix("{kind: ").rstrip("}") for kind in KINDS])
+def test_every_kind_explains_what_its_first_weights_do_not(result, kind):
+    found = measure(result, "fvu", kind)
+    assert found.value < 0.5 * found.controls["untrained"]
+    assert found.low < found.value < found.high < 0.5
+    if kind in SPARSE_BY_COUNT:
+        assert found.value < found.controls["principal_components"]
+        assert measure(result, "l0", kind).value == pytest.approx(4, abs=1.5)
+        decoder = result.arrays[f"resid.1/{kind}/decoder"]
+        unit = decoder / np.linalg.norm(decoder, axis=1, keepdims=True)
+        assert np.abs(truth() @ unit.T).max(axis=1).mean() > 0.85
+
+
+def test_a_threshold_gives_as_many_codes_as_asked_for(result):
+    assert result.arrays["resid.1/batchtopk/threshold"][0] > 0
+    assert measure(result, "l0", "batchtopk").value == pytest.approx(4, rel=0.1)
+
+
+def test_curves_and_a_page_are_there(result, material, root, tmp_path):
+    curves = result.arrays["training"]
+    assert np.isfinite(curves).all()
+    assert (curves[:, -1, 0] < curves[:, 0, 0]).all()
+    write_report(
+        [autoencoders(asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]"))], tmp_path / "page.html", title="SAE"
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert "principal components" in page
+    assert "matryoshka" in page
+
+
+def task_of(material, root, *overrides):
+    config = asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]", "sae.dead_after=300", *overrides)
+    unit = SiteUnit(centre=np.zeros(WIDTH), scale=100.0)
+    store = open_store(root)
+    return SaeTask(
+        location=root, root=store.root, config=config.sae, units={"resid.1": unit}, documents=tuple(store.document_ids)
+    )
+
+
+def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
+    """Weights, moments, dead counters, annealing, curves and place in the data; past the end of an epoch."""
+    task = task_of(material, root, "sae.steps=40", "sae.batch_rows=512")
+
+    def fresh() -> SaeLearner:
+        return task.open(Share(rank=0, world=1))
+
+    whole, first, second = fresh(), fresh(), fresh()
+    for step in range(30):
+        whole.step(step)
+    for step in range(17):
+        first.step(step)
+    for name, learner in (("first", first), ("whole", whole), ("second", second)):
+        if name == "second":
+            learner.load(tmp_path / "first")
+            for step in range(17, 30):
+                learner.step(step)
+        (tmp_path / name).mkdir()
+        learner.save(tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert len(files) == len(KINDS) + 2
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+def test_the_same_question_has_the_same_answer(material, root, tmp_path, cluster):
+    config = replace(asking(material, root, "sae.steps=60"), runs=str(tmp_path / "one"))
+    whole = load_result(autoencoders(config))
+    again = load_result(autoencoders(replace(config, runs=str(tmp_path / "two"))))
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array, err_msg=name)
+    assert json.dumps([m.value for m in whole.measures]) == json.dumps([m.value for m in again.measures])
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "words"),
+    [
+        ("sae.kinds=[{kind: topk, k: 65}]", ConfigError, "k is 65"),
+        ("sae.kinds=[{kind: structured, gamma: 0}]", ConfigError, "densely"),
+        ("sae.kinds=[{kind: sparse}]", ConfigError, "topk"),
+        ("sae.kinds=[]", ConfigError, "at least one"),
+        ("sae.sites=[resid.7]", SiteError, "resid.0, resid.1"),
+        ("sae.batch_rows=100000", NotEnoughData, "sae.batch_rows"),
+        ("sae.groups=40", NotEnoughData, "sae.groups"),
+        ("sae.workers={workers: 2}", ConfigError, "one worker"),
+    ],
+)
+def test_mistakes_are_named(material, root, cluster, setting, error, words):
+    with pytest.raises(error, match=words):
+        autoencoders(asking(material, root, setting))
