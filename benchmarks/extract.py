@@ -36,7 +36,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from extract_peers import PINS, Absent, peer_record
+from extract_peers import PEERS, peer_record
+from peer_environments import Absent
 from store_machine import file_system, machine_facts
 from store_pairs import OTHER_LOAD, Quiet, Record, Side, measure, median_interval, say
 from store_rows import scratch
@@ -444,7 +445,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--document-tokens", type=int, default=128)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers", nargs="*", choices=PINS, default=list(PINS), help="other tools; default: all")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="other tools; default: all")
     parser.add_argument("--disk", type=Path, default=Path("runs"))
     parser.add_argument("--patience", type=float, default=30.0, help="most seconds to wait for a quiet machine")
     options = parser.parse_args(arguments)

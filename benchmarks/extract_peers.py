@@ -1,47 +1,18 @@
-"""Other tools beside ours, each in an environment of its own: their packages want other versions of the same things.
-
-The first call makes the environments under .venv-peers, which takes minutes; a peer that cannot be installed is left
-out and named. `extract_inside_peer.py` runs in each.
-"""
+"""Other tools that keep hidden states beside ours; `extract_inside_peer.py` runs in the environment of each."""
 
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from peer_environments import Absent, environment, last_line
 from store_pairs import Record, say
 
-PINS = {"nnsight": "nnsight==0.8.1", "transformer-lens": "transformer-lens==4.3.0", "sae-lens": "sae-lens==6.54.12"}
-ENVIRONMENTS = Path(".venv-peers")
 ONE_SITE = ("sae-lens",)
-INSTALL_SECONDS, RUN_SECONDS = 900, 1800
-
-
-class Absent(Exception):
-    """A peer that cannot run here, and why."""
-
-
-def environment(peer: str) -> Path:
-    """The Python of a peer's environment."""
-    python = ENVIRONMENTS / peer / "bin" / "python"
-    if not (ENVIRONMENTS / peer / ".installed").exists():
-        say(f"  installing {PINS[peer]}")
-        build = torch.__version__.partition("+")[0]
-        packages = [f"torch=={build}", PINS[peer], "psutil", "accelerate"]
-        commands = (
-            [sys.executable, "-m", "venv", str(ENVIRONMENTS / peer)],
-            [str(python), "-m", "pip", "install", "--quiet", *packages],
-        )
-        for command in commands:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS)
-            if done.returncode:
-                raise Absent(f"cannot be installed: {last_line(done.stderr)}")
-        (ENVIRONMENTS / peer / ".installed").touch()
-    return python
+PEERS = ("nnsight", "transformer-lens", "sae-lens")
+RUN_SECONDS = 1800
 
 
 def peer_record(
@@ -84,8 +55,3 @@ def peer_record(
     record: Record = json.loads(done.stdout.splitlines()[-1])
     say(f"    {record['ratio']:.2f} {record['interval']}")
     return record
-
-
-def last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1][:200] if lines else "without a word"
