@@ -59,6 +59,14 @@ class Learner(Protocol):
 
 
 @runtime_checkable
+class SharedLearner(Protocol):
+    """A learner that holds what no other worker does, a part of the weights say."""
+
+    def save_share(self, folder: Path) -> None:
+        """Write what this worker alone holds; called on every rank. All ends in one folder: names tell ranks apart."""
+
+
+@runtime_checkable
 class LearnTask(Protocol):
     """Picklable: how a worker gets its learner."""
 
@@ -204,16 +212,19 @@ def _resume(learner: Learner) -> int | None:
 
 
 def _checkpoint(learner: Learner, step: int, metrics: Mapping[str, float], orders: _Orders, share: Share) -> None:
-    """Publish a checkpoint if one is due; all workers come here together, rank 0 brings it."""
+    """Publish a checkpoint if one is due; all workers come here together, with what each of them has to bring."""
     if step not in orders.save_at:
         return
     told: dict[str, Any] = {"step": step, **metrics}
-    if share.rank > 0:
+    if share.rank > 0 and not isinstance(learner, SharedLearner):
         ray.train.report(told)
         return
     with tempfile.TemporaryDirectory(prefix="lrh-checkpoint-") as folder:
-        learner.save(Path(folder))
-        (Path(folder) / STEP_FILE).write_text(json.dumps(step), encoding="ascii")
+        if share.rank == 0:
+            learner.save(Path(folder))
+            (Path(folder) / STEP_FILE).write_text(json.dumps(step), encoding="ascii")
+        if isinstance(learner, SharedLearner):
+            learner.save_share(Path(folder))
         checkpoint = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(told, checkpoint=checkpoint, checkpoint_dir_name=_folder_name(step))
 

@@ -211,7 +211,7 @@ class SaeConfig:
     """Seed of the split, the order of rows, and the first weights."""
 
     workers: TrainConfig = field(default_factory=lambda: TrainConfig(workers=1, cpus=2.0))
-    """Who trains; one worker."""
+    """Who trains; several workers share the latents out, and all read every row."""
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -225,5 +225,9 @@ class SaeConfig:
         for kind in self.kinds:
             if isinstance(kind, TopKKind | BatchTopKKind | MatryoshkaKind) and not 1 <= kind.k <= self.latents:
                 raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
-        if self.workers.workers != 1:
-            raise ValueError("workers.workers must be 1: autoencoders are trained by one worker so far")
+        if self.latents % self.workers.workers:
+            raise ValueError(
+                f"latents is {self.latents}; {self.workers.workers} workers cannot share that out equally: take a multiple"
+            )
+        if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
+            raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")

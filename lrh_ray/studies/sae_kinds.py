@@ -16,9 +16,11 @@ from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader, fold
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
+from lrh_ray.analyses.sae.sharding import ALONE
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import Training
+from lrh_ray.collective import Share
 from lrh_ray.studies.sae_config import (
     BatchTopKKind,
     ConCAKind,
@@ -56,9 +58,15 @@ def warmup_steps(config: SaeConfig) -> int:
 
 
 def make_training(
-    kind: Kind, config: SaeConfig, centre: np.ndarray, *, seed: int, threads: Executor | None = None
+    kind: Kind,
+    config: SaeConfig,
+    centre: np.ndarray,
+    *,
+    seed: int,
+    threads: Executor | None = None,
+    share: Share = ALONE,
 ) -> Training:
-    """An autoencoder before its first step, for rows of mean `centre` [D]."""
+    """An autoencoder before its first step, for rows of mean `centre` [D]; `share` says whose latents are made."""
     weights = first_weights(config.latents, centre, seed=seed)
     if isinstance(kind, Chosen):
         return SparseTraining(
@@ -67,10 +75,11 @@ def make_training(
             groups=_ends(kind, config.latents),
             auxiliary=Auxiliary(dead_after=config.dead_after),
             threads=threads,
+            share=share,
         )
     if isinstance(kind, ConCAKind):
         weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
-    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed))
+    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, share))
 
 
 def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
@@ -79,15 +88,17 @@ def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(share * num_latents)) for share in kind.groups}))
 
 
-def _architecture(kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int) -> Architecture:
+def _architecture(
+    kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int, share: Share = ALONE
+) -> Architecture:
     warmup = warmup_steps(config)
     match kind:
         case ReluKind():
-            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup))
+            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, share=share), share=share)
         case PAnnealKind() | StructuredKind():
-            return Relu(parameters, _annealed(kind, config), _branch(kind), seed=seed)
+            return Relu(parameters, _annealed(kind, config, share), _branch(kind), seed=seed, share=share)
         case GatedKind():
-            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup))
+            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, share=share), share=share)
         case JumpReluKind():
             return JumpRelu(
                 parameters,
@@ -97,9 +108,10 @@ def _architecture(kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor
                 bandwidth=kind.bandwidth,
                 first_threshold=kind.first_threshold,
                 warmup=warmup,
+                share=share,
             )
         case ConCAKind():
-            return ConCA(parameters, weight=kind.weight, norm=kind.norm)
+            return ConCA(parameters, weight=kind.weight, norm=kind.norm, share=share)
         case _:
             raise TypeError(f"{kind.kind} has no dense architecture")
 
@@ -110,13 +122,14 @@ def _branch(kind: PAnnealKind | StructuredKind) -> LowRank | None:
     return LowRank(gamma=kind.gamma, rank=kind.rank)
 
 
-def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig) -> PowerPenalty:
+def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig, share: Share) -> PowerPenalty:
     return PowerPenalty(
         weight=kind.weight,
         last_p=kind.last_p,
         from_step=int(ANNEAL_FROM * config.steps),
         to_step=int(ANNEAL_TO * config.steps),
         warmup=warmup_steps(config),
+        share=share,
     )
 
 

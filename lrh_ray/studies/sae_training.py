@@ -7,10 +7,14 @@ A step takes one shuffled batch, which holds the same rows at every site, and ma
 is saved is all that the next step depends on: weights, moments, counters of the dead, annealing, and the place in the
 data; a run that is killed goes on from its last checkpoint as if it had not been.
 
+Several workers share the latents out (`analyses.sae.sharding`): all of them read all rows, and each holds and updates
+its own latents. A checkpoint of theirs is the parts side by side, from which any number of workers goes on.
+
 What can go wrong: the mistakes of `runtime.train`; rows that are not finite end the run with `NotEnoughData`.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
-from lrh_ray.analyses.sae.training import Training
+from lrh_ray.analyses.sae.training import Training, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
@@ -89,10 +93,12 @@ class SaeLearner:
     """All autoencoders in training."""
 
     def __init__(self, task: SaeTask, share: Share) -> None:
-        self._task = task
+        self._task, self._share = task, share
         threads = ThreadPoolExecutor(torch.get_num_threads())
         self._trainings: dict[tuple[str, str], Training] = {
-            (site, name): make_training(kind, task.config, unit.centre, seed=task.config.seed, threads=threads)
+            (site, name): make_training(
+                kind, task.config, unit.centre, seed=task.config.seed, threads=threads, share=share
+            )
             for site, unit in task.units.items()
             for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
         }
@@ -103,8 +109,6 @@ class SaeLearner:
             list(task.units),
             batch_size=task.config.batch_rows,
             seed=task.config.seed,
-            rank=share.rank,
-            world=share.world,
             dtype="float32",
             documents=task.documents,
             sinks=task.config.sinks,
@@ -136,12 +140,14 @@ class SaeLearner:
         except NotEnoughData as error:
             raise NotEnoughData(f"Training {what}: {error}") from error
 
-    def save(self, folder: Path) -> None:
-        """Everything, a file for each autoencoder."""
+    def save_share(self, folder: Path) -> None:
+        """This worker's latents of every autoencoder, a file for each."""
         for (site, name), training in self._trainings.items():
-            save_file(
-                {key: value.contiguous() for key, value in training.tensors().items()}, folder / _file(site, name)
-            )
+            tensors = {key: value.contiguous() for key, value in training.tensors().items()}
+            save_file(tensors, folder / f"{_stem(site, name)}.{self._share.rank}.safetensors")
+
+    def save(self, folder: Path) -> None:
+        """What all workers have: curves, and the place in the data."""
         save_file({"curves": torch.from_numpy(self._curves)}, folder / CURVES_FILE)
         (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
 
@@ -176,8 +182,9 @@ def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Ma
 
 
 def load_training(checkpoint: Path, site: str, name: str) -> dict[str, Tensor]:
-    """What `Training.tensors` gave."""
-    return load_file(checkpoint / _file(site, name))
+    """What `Training.tensors` gave, of all latents, however many workers held them."""
+    files = sorted(checkpoint.glob(f"{_stem(site, name)}.*.safetensors"), key=lambda path: int(path.suffixes[-2][1:]))
+    return joined([load_file(file) for file in files])
 
 
 def load_curves(checkpoint: Path) -> np.ndarray:
@@ -192,5 +199,6 @@ def _digest(task: SaeTask) -> str:
     return digest_json(asked)
 
 
-def _file(site: str, name: str) -> str:
-    return f"{site}--{name.replace(' ', '-')}.safetensors"
+def _stem(site: str, name: str) -> str:
+    """Name of an autoencoder's files, without what a pattern would read as its own."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{site}--{name}")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lrh_ray.analyses.sae import sparse_step
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
+from lrh_ray.analyses.sae.sharding import ALONE, Shard
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.errors import ConfigError, NotEnoughData
 
@@ -127,12 +128,13 @@ def test_what_is_chosen_is_what_sorting_chooses_with_any_ties(rows, latents, k, 
     pre = (rng.integers(-levels, levels + 1, (rows, latents)) / levels).astype(np.float32)
     bias = np.full(latents, shift, np.float32)
     expected = pre + bias
-    own = TopK(k=k)(tiles_of(pre, height), bias, rows, None)
+    alone = Shard(share=ALONE, num_latents=latents)
+    own = TopK(k=k)(tiles_of(pre, height), bias, rows, None, alone)
     np.testing.assert_array_equal(own.dense(latents), chosen_by_sorting(expected, k))
     batch = BatchTopK(k=k)
     for scale in (1, 0.25, 5):  # the bound of the batch before is too low, then much too high
         scaled = (pre * scale).astype(np.float32)
-        found = batch(tiles_of(scaled, height), bias, rows, None)
+        found = batch(tiles_of(scaled, height), bias, rows, None, alone)
         np.testing.assert_array_equal(found.dense(latents), chosen_of_batch_by_sorting(scaled + bias, k))
 
 

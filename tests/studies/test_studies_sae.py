@@ -133,6 +133,7 @@ def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
                 learner.step(step)
         (tmp_path / name).mkdir()
         learner.save(tmp_path / name)
+        learner.save_share(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert len(files) == len(KINDS) + 2
     for name in files:
@@ -148,6 +149,24 @@ def test_the_same_question_has_the_same_answer(material, root, tmp_path, cluster
     assert json.dumps([m.value for m in whole.measures]) == json.dumps([m.value for m in again.measures])
 
 
+def test_two_workers_share_the_latents_and_agree_with_one(material, root, tmp_path, cluster):
+    """Through Ray Train, with a checkpoint of two parts that is read as one."""
+    found = []
+    for workers in (1, 2):
+        config = asking(
+            material, root, "sae.steps=40", "sae.checkpoints=2", f"sae.workers={{workers: {workers}, cpus: 1}}"
+        )
+        found.append(load_result(autoencoders(replace(config, runs=str(tmp_path / str(workers))))))
+    one, two = found
+    assert one.resolved == two.resolved  # who trains is no part of the question
+    np.testing.assert_allclose(two.arrays["training"], one.arrays["training"], rtol=1e-4)
+    for name in ("encoder", "decoder", "encoder_bias", "decoder_bias"):
+        np.testing.assert_allclose(
+            two.arrays[f"resid.1/topk/{name}"], one.arrays[f"resid.1/topk/{name}"], rtol=0, atol=2e-3
+        )
+    assert measure(two, "fvu", "topk").value == pytest.approx(measure(one, "fvu", "topk").value, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("setting", "error", "words"),
     [
@@ -158,9 +177,10 @@ def test_the_same_question_has_the_same_answer(material, root, tmp_path, cluster
         ("sae.sites=[resid.7]", SiteError, "resid.0, resid.1"),
         ("sae.batch_rows=100000", NotEnoughData, "sae.batch_rows"),
         ("sae.groups=40", NotEnoughData, "sae.groups"),
-        ("sae.workers={workers: 2}", ConfigError, "one worker"),
+        ("sae.workers={workers: 3}", ConfigError, "share out equally"),
+        ("sae.workers={workers: 2}; sae.kinds=[{kind: structured}]", ConfigError, "needs one worker"),
     ],
 )
 def test_mistakes_are_named(material, root, cluster, setting, error, words):
     with pytest.raises(error, match=words):
-        autoencoders(asking(material, root, setting))
+        autoencoders(asking(material, root, *setting.split("; ")))

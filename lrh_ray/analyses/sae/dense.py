@@ -20,6 +20,9 @@ from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.facts import StepFacts, require_finite
 from lrh_ray.analyses.sae.linear import unit_rows, without_parallel
 from lrh_ray.analyses.sae.parameters import AdamRates
+from lrh_ray.analyses.sae.parts import sum_of_parts
+from lrh_ray.analyses.sae.sharding import Shard
+from lrh_ray.analyses.sae.training import belongs_to_all
 from lrh_ray.optimisers import restore_state, state_tensors
 
 
@@ -29,11 +32,15 @@ class DenseTraining:
     def __init__(self, architecture: Architecture, *, rates: AdamRates | None = None) -> None:
         """Take the architecture's parameters over; a step changes them in place."""
         self.architecture = architecture
-        self.since_fired = np.zeros(len(architecture.parameters["decoder"]), dtype=np.int64)
+        own = len(architecture.parameters["decoder"])
+        self._num_latents = own * architecture.share.world
+        self.since_fired = np.zeros(own, dtype=np.int64)
         self.steps = 0
-        own = rates or AdamRates()
+        constants = rates or AdamRates()
         self._parameters = [tensor.requires_grad_() for tensor in architecture.parameters.values()]
-        self._adam = torch.optim.Adam(self._parameters, betas=(own.beta1, own.beta2), eps=own.epsilon, fused=True)
+        self._adam = torch.optim.Adam(
+            self._parameters, betas=(constants.beta1, constants.beta2), eps=constants.epsilon, fused=True
+        )
 
     def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
         """Make one step on rows [N, D] of the parameters' dtype.
@@ -60,12 +67,10 @@ class DenseTraining:
         fired = found.codes.detach() > 0
         self.since_fired += len(fired)
         self.since_fired[fired.any(dim=0).numpy()] = 0
-        return StepFacts(
-            loss=found.square.item(),
-            penalty=(found.total - found.square).item(),
-            l0=fired.sum().item() / len(fired),
-            dead=int((self.since_fired > 0).sum()),
-        )
+        counts = torch.stack([fired.sum(), torch.from_numpy(self.since_fired > 0).sum()])
+        codes, silent = sum_of_parts(counts, self.architecture.share).tolist()
+        penalty = (found.total - found.square).item()
+        return StepFacts(loss=found.square.item(), penalty=penalty, l0=codes / len(fired), dead=silent)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -76,20 +81,31 @@ class DenseTraining:
         """All that a resumed run needs, under names for a file."""
         return {
             **{f"parameter.{name}": tensor.detach() for name, tensor in self.architecture.parameters.items()},
-            **{f"adam.{name}": tensor for name, tensor in state_tensors(self._adam).items()},
+            **{f"adam.{self._named(key)}": tensor for key, tensor in state_tensors(self._adam).items()},
             **{f"own.{name}": tensor for name, tensor in self.architecture.tensors().items()},
             "since_fired": torch.from_numpy(self.since_fired),
             "steps": torch.tensor(self.steps),
         }
 
+    def _named(self, key: str) -> str:
+        """The optimiser's `NUMBER.moment` as `PARAMETER.moment`."""
+        number, _, moment = key.partition(".")
+        return f"{list(self.architecture.parameters)[int(number)]}.{moment}"
+
+    def _numbered(self, key: str) -> str:
+        name, _, moment = key.partition(".")
+        return f"{list(self.architecture.parameters).index(name)}.{moment}"
+
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `tensors`."""
+        """Go on from `tensors` of all latents."""
+        latents = Shard(share=self.architecture.share, num_latents=self._num_latents).own
+        own = {name: tensor if belongs_to_all(name) else tensor[latents] for name, tensor in tensors.items()}
         for name, tensor in self.architecture.parameters.items():
-            tensor.copy_(tensors[f"parameter.{name}"])
-        restore_state(self._adam, _without("adam.", tensors))
-        self.architecture.load(_without("own.", tensors))
-        self.since_fired[:] = tensors["since_fired"].numpy()
+            tensor.copy_(own[f"parameter.{name}"])
+        restore_state(self._adam, {self._numbered(key): value for key, value in _without("adam.", own).items()})
+        self.architecture.load(_without("own.", own))
+        self.since_fired[:] = own["since_fired"].numpy()
         self.steps = int(tensors["steps"])
 
 

@@ -30,6 +30,15 @@ class Weights:
     def named(self) -> Iterator[tuple[str, Tensor]]:
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
+    def of_latents(self, own: slice) -> "Weights":
+        """A copy of the rows of some latents; the offset belongs to all of them."""
+        return Weights(
+            encoder=self.encoder[own].clone(),
+            encoder_bias=self.encoder_bias[own].clone(),
+            decoder=self.decoder[own].clone(),
+            decoder_bias=self.decoder_bias.clone(),
+        )
+
     def like(self) -> "Weights":
         """Zeros of the same shapes."""
         return Weights(**{name: torch.zeros_like(tensor) for name, tensor in self.named()})

@@ -8,6 +8,7 @@ and each loop does in one pass over memory what takes several operations elsewhe
 
 Nested reconstructions (Matryoshka) have an error for each group of latents: that of a latent in group g is the sum of
 the errors of all reconstructions that it is part of, the g-th and those after it. One group is the plain autoencoder.
+Where latents are nested, or shared out over workers, decoding takes three loops, between which workers add their parts.
 
 Legend: N rows, M latents, D features, K codes a row at most, G groups, E codes in all.
 """
@@ -65,34 +66,51 @@ def decode_rows(
 
 
 @compiled
-def decode_nested(
+def decode_parts(
     value_NK: np.ndarray,
     index_NK: np.ndarray,
     count_N: np.ndarray,
     group_M: np.ndarray,
     decoder_MD: np.ndarray,
-    offset_ND: np.ndarray,
-    scale: np.floating,
-    error_GND: np.ndarray,
-    pull_NK: np.ndarray,
-    square_GN: np.ndarray,
+    part_GND: np.ndarray,
 ) -> None:
-    """The same for reconstructions from groups 0 ... g of the latents, each with its square; errors are summed up."""
-    groups, _, width = error_GND.shape
+    """What the codes of each group add to the reconstruction of each row."""
+    part_GND[:] = part_GND.dtype.type(0)
     for n in range(len(value_NK)):
+        for j in range(count_N[n]):
+            m = index_NK[n, j]
+            value, row_D, part_D = value_NK[n, j], decoder_MD[m], part_GND[group_M[m], n]
+            for i in range(len(row_D)):
+                part_D[i] += value * row_D[i]
+
+
+@compiled
+def errors_of_parts(offset_ND: np.ndarray, scale: np.floating, error_GND: np.ndarray, square_GN: np.ndarray) -> None:
+    """Turn parts into errors, in place: g becomes the sum of scaled errors of reconstructions g and after it."""
+    groups, num_rows, width = error_GND.shape
+    for n in range(num_rows):
         for g in range(groups):
-            error_D = error_GND[g, n]
-            error_D[:] = offset_ND[n] if g == 0 else error_GND[g - 1, n]
-            for j in range(count_N[n]):
-                if group_M[index_NK[n, j]] == g:
-                    value, row_D = value_NK[n, j], decoder_MD[index_NK[n, j]]
-                    for i in range(width):
-                        error_D[i] += value * row_D[i]
+            before_D = offset_ND[n] if g == 0 else error_GND[g - 1, n]
+            for i in range(width):
+                error_GND[g, n, i] += before_D[i]
         for g in range(groups):
             square_GN[g, n] = scaled_square(error_GND[g, n], scale)
         for g in range(groups - 2, -1, -1):
             for i in range(width):
                 error_GND[g, n, i] += error_GND[g + 1, n, i]
+
+
+@compiled
+def pull_codes(
+    index_NK: np.ndarray,
+    count_N: np.ndarray,
+    group_M: np.ndarray,
+    decoder_MD: np.ndarray,
+    error_GND: np.ndarray,
+    pull_NK: np.ndarray,
+) -> None:
+    """What errors pull each code by."""
+    for n in range(len(index_NK)):
         for j in range(count_N[n]):
             m = index_NK[n, j]
             pull_NK[n, j] = dot(error_GND[group_M[m], n], decoder_MD[m])

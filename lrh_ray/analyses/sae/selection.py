@@ -1,6 +1,6 @@
 """Which latents a row is written with: the k largest of each row, or on average k of a batch; exactly.
 
-    codes = TopK(k=32)(tiles, bias, threads)
+    codes = TopK(k=32)(tiles, bias, num_rows, threads, shard)
     codes.value[n, :codes.count[n]], codes.index[n, :codes.count[n]]
 
 Pre-activations come in tiles of rows, which are used again for the next tile: at 65,536 latents they would be the
@@ -20,7 +20,9 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.selection_kernels import above_bound, keep_of_batch, kth_largest, top_of_rows
+from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
@@ -35,35 +37,12 @@ Tiles: TypeAlias = Callable[[], Iterator[tuple[int, np.ndarray]]]
 """Begins anew at each call: the first row of a tile and its pre-activations [n, M], without bias."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Codes:
-    """What N rows are written with: of row n the first `count[n]` of `value` [N, K] (positive) and `index` [N, K]."""
-
-    value: np.ndarray
-    index: np.ndarray
-    count: np.ndarray
-
-    @property
-    def num(self) -> int:
-        return int(self.count.sum())
-
-    def mask(self) -> np.ndarray:
-        """True where an entry is one of a code [N, K]."""
-        return np.asarray(np.arange(self.index.shape[1]) < self.count[:, None])
-
-    def dense(self, num_latents: int) -> np.ndarray:
-        """The same as an array [N, M]; for tests and for small ones."""
-        full, mask = np.zeros((len(self.count), num_latents), self.value.dtype), self.mask()
-        rows = np.broadcast_to(np.arange(len(self.count))[:, None], mask.shape)
-        full[rows[mask], self.index[mask]] = self.value[mask]
-        return full
-
-
 @runtime_checkable
 class Selection(Protocol):
     """Chooses the codes of a batch; may keep what makes the next choice cheaper, never what changes it."""
 
-    def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None) -> Codes: ...
+    def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard) -> Codes:
+        """Codes of this worker's latents, of the choice among those of all workers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,27 +51,15 @@ class TopK:
 
     k: int
 
-    def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None) -> Codes:
+    def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard) -> Codes:
         """Choose; k of all M latents.
 
         Raises:
             ConfigError: k is not one of 1 ... M.
         """
-        lanes = num_lanes(len(bias), self.k)
-        codes = Codes(
-            value=np.empty((num_rows, self.k), bias.dtype),
-            index=np.empty((num_rows, self.k), np.int32),
-            count=np.empty(num_rows, np.int64),
-        )
-        for begin, tile in tiles():
-
-            def choose(first: int, last: int, begin: int = begin, tile: np.ndarray = tile) -> None:
-                own = slice(begin + first, begin + last)
-                top_of_rows(tile[first:last], bias, lanes, codes.value[own], codes.index[own], codes.count[own])
-
-            for _ in in_parts(choose, len(tile), size=PART_ROWS, threads=threads):
-                pass
-        return codes
+        require_k(self.k, shard.num_latents)
+        own = top_codes(tiles, bias, num_rows, min(self.k, len(bias)), threads)
+        return own if shard.alone else shard.kept(top_of_joined(shard.joined(own), self.k))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,25 +70,57 @@ class BatchTopK:
     threshold: float = field(default=np.inf, init=False)
     """The least value chosen from the last batch."""
 
-    def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None) -> Codes:
+    def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard) -> Codes:
         """Choose.
 
         Raises:
             ConfigError: k is not one of 1 ... M.
         """
-        wanted, lanes = num_rows * self.k, num_lanes(len(bias), self.k)
-        found = _candidates(tiles, bias, lanes, SLACK * self.threshold, self.k, threads)
-        if len(found.value) < wanted:
-            found = _candidates(tiles, bias, lanes, self._safe_bound(tiles, bias, num_rows, threads), self.k, threads)
-        codes, self.threshold = _largest(found, wanted)
-        return codes
-
-    def _safe_bound(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None) -> float:
-        """The N k-th largest of some of the values, which is at most that of all; 0 where there are not so many."""
-        some = TopK(k=min(2 * self.k, len(bias)))(tiles, bias, num_rows, threads)
-        values = some.value[some.mask()]
+        require_k(self.k, shard.num_latents)
         wanted = num_rows * self.k
+        found = _of_all(_candidates(tiles, bias, SLACK * self.threshold, self.k, threads), num_rows, shard)
+        if len(found.value) < wanted:
+            bound = self._safe_bound(tiles, bias, num_rows, threads, shard)
+            found = _of_all(_candidates(tiles, bias, bound, self.k, threads), num_rows, shard)
+        codes, self.threshold = _largest(found, wanted)
+        return shard.kept(codes)
+
+    def _safe_bound(
+        self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard
+    ) -> float:
+        """The N k-th largest of some of the values, which is at most that of all; 0 where there are not so many."""
+        some = shard.joined(top_codes(tiles, bias, num_rows, min(2 * self.k, len(bias)), threads))
+        values, wanted = some.value[some.mask() & (some.value > 0)], num_rows * self.k
         return float(kth_largest(values, len(values), wanted)) if len(values) >= wanted else 0.0
+
+
+def top_codes(tiles: Tiles, bias: np.ndarray, num_rows: int, k: int, threads: Executor | None) -> Codes:
+    """The k largest positive pre-activations of each row."""
+    lanes = num_lanes(len(bias), k)
+    codes = Codes(
+        value=np.empty((num_rows, k), bias.dtype),
+        index=np.empty((num_rows, k), np.int32),
+        count=np.empty(num_rows, np.int64),
+    )
+    for begin, tile in tiles():
+
+        def choose(first: int, last: int, begin: int = begin, tile: np.ndarray = tile) -> None:
+            own = slice(begin + first, begin + last)
+            top_of_rows(tile[first:last], bias, lanes, codes.value[own], codes.index[own], codes.count[own])
+
+        for _ in in_parts(choose, len(tile), size=PART_ROWS, threads=threads):
+            pass
+    return codes
+
+
+def top_of_joined(codes: Codes, k: int) -> Codes:
+    """The k largest of each row of what all workers found, under the same numbers of latents."""
+    width = codes.value.shape[1]
+    chosen = top_codes(
+        lambda: iter([(0, codes.value)]), np.zeros(width, codes.value.dtype), len(codes.value), min(k, width), None
+    )
+    places = np.where(chosen.mask(), chosen.index, 0)
+    return Codes(value=chosen.value, index=np.take_along_axis(codes.index, places, axis=1), count=chosen.count)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -133,23 +132,26 @@ class _Candidates:
     count: np.ndarray
 
 
-def num_lanes(num_latents: int, k: int) -> int:
-    """Lanes of a row: about as many as make the search among lanes as long as that in the k chosen ones.
+def require_k(k: int, num_latents: int) -> None:
+    """Refuse a k that cannot be.
 
     Raises:
         ConfigError: k is not one of 1 ... M.
     """
     if not 1 <= k <= num_latents:
         raise ConfigError(f"k is {k!r}; of {num_latents} latents 1 to {num_latents} can be chosen.")
+
+
+def num_lanes(num_latents: int, k: int) -> int:
+    """Lanes of a row: about as many as make the search among lanes as long as that in the k chosen ones."""
     balanced = 1 << max(0, round(float(np.log2(num_latents * k)) / 2))
     return min(num_latents, max(k, balanced))
 
 
-def _candidates(
-    tiles: Tiles, bias: np.ndarray, lanes: int, bound: float, k: int, threads: Executor | None
-) -> _Candidates:
+def _candidates(tiles: Tiles, bias: np.ndarray, bound: float, k: int, threads: Executor | None) -> _Candidates:
     """All positive values of at least `bound`; none at all of an infinite one, without a product."""
     parts: list[_Candidates] = []
+    lanes = num_lanes(len(bias), min(k, len(bias)))
     if np.isfinite(bound):
         for _, tile in tiles():
 
@@ -164,6 +166,20 @@ def _candidates(
         index=np.concatenate([part.index for part in parts]),
         count=np.concatenate([part.count for part in parts]),
     )
+
+
+def _of_all(found: _Candidates, num_rows: int, shard: Shard) -> _Candidates:
+    """The candidates of all workers under global numbers."""
+    if shard.alone:
+        return found
+    count = found.count if len(found.count) else np.zeros(num_rows, np.int64)
+    width = max(1, int(count.max(initial=0)))
+    inside = np.arange(width) < count[:, None]
+    value, index = np.full(inside.shape, -1, found.value.dtype), np.zeros(inside.shape, np.int32)
+    value[inside], index[inside] = found.value, found.index
+    every = shard.joined(Codes(value=value, index=index, count=count))
+    there = every.value > 0
+    return _Candidates(value=every.value[there], index=every.index[there], count=there.sum(axis=1))
 
 
 def _collected(pre: np.ndarray, bias: np.ndarray, lanes: int, bound: float, room: int) -> _Candidates:

@@ -21,17 +21,29 @@ they were.
 Legend: N rows, D features, M latents, K codes a row at most, G groups.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.facts import StepFacts, require_finite
 from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
-from lrh_ray.analyses.sae.row_kernels import adam, by_latent, decode_nested, decode_rows, update_latents
-from lrh_ray.analyses.sae.selection import PART_ROWS, Codes, Selection, Tiles, TopK
+from lrh_ray.analyses.sae.row_kernels import (
+    adam,
+    by_latent,
+    decode_parts,
+    decode_rows,
+    errors_of_parts,
+    pull_codes,
+    update_latents,
+)
+from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, top_codes, top_of_joined
+from lrh_ray.analyses.sae.sharding import ALONE, Shard
+from lrh_ray.analyses.sae.training import belongs_to_all
+from lrh_ray.collective import Share
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
@@ -80,19 +92,21 @@ class SparseTraining:
         auxiliary: Auxiliary | None = None,
         rates: AdamRates | None = None,
         threads: Executor | None = None,
+        share: Share = ALONE,
     ) -> None:
         """Take the weights over; a step changes them in place.
 
         Args:
-            weights: Of one dtype, float32 or (for tests) float64.
+            weights: Of all latents; of one dtype, float32 or (for tests) float64.
             selection: Which latents a row is written with.
             groups: Ends of nested groups of latents, ascending, the last of them M; none for one reconstruction.
             auxiliary: How the dead are revived.
             rates: Constants of Adam.
             threads: Where loops run beside the caller's; None runs them in its own thread.
+            share: This worker's place among those that share the latents out; all of them see the same rows.
 
         Raises:
-            ConfigError: Groups that do not end with all latents.
+            ConfigError: Groups that do not end with all latents, or latents that cannot be shared out equally.
         """
         ends = tuple(groups) or (weights.num_latents,)
         if list(ends) != sorted(set(ends)) or ends[0] < 1 or ends[-1] != weights.num_latents:
@@ -100,11 +114,14 @@ class SparseTraining:
                 f"groups is {ends!r}; give ends of nested groups, ascending, the last of them the number of latents, "
                 f"{weights.num_latents}."
             )
-        self.weights, self.adam = weights, AdamState.of(weights)
-        self.since_fired = np.zeros(weights.num_latents, dtype=np.int64)
+        self._shard = Shard(share=share, num_latents=weights.num_latents)
+        self.weights = weights if self._shard.alone else weights.of_latents(self._shard.own)
+        self.adam = AdamState.of(self.weights)
+        self.since_fired = np.zeros(self.weights.num_latents, dtype=np.int64)
         self._selection, self._threads = selection, threads
         self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
-        self._group = np.searchsorted(np.array(ends), np.arange(weights.num_latents), side="right").astype(np.int32)
+        latents = np.arange(weights.num_latents)[self._shard.own]
+        self._group = np.searchsorted(np.array(ends), latents, side="right").astype(np.int32)
         self._num_groups = len(ends)
         self._buffer = torch.empty(0)
 
@@ -117,15 +134,16 @@ class SparseTraining:
         offset = self.weights.decoder_bias.numpy()
         centred = rows - offset
         tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
-        codes = self._selection(tiles, self.weights.encoder_bias.numpy(), len(rows), self._threads)
+        codes = self._selection(tiles, self.weights.encoder_bias.numpy(), len(rows), self._threads, self._shard)
         main = self._explained(codes, -centred)
         require_finite(main.loss, rows)
         dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
-        auxiliary = self._revived(dead, main, centred)
+        num_dead, num_codes = self._shard.summed(np.array([len(dead), codes.num])).tolist()
+        auxiliary = self._revived(dead, num_dead, main, centred)
         self._update(main, auxiliary, centred, rate)
-        self._count(main.codes)
+        self._count(codes)
         penalty = self._auxiliary.weight * auxiliary.loss
-        return StepFacts(loss=main.loss, penalty=penalty, l0=main.codes.num / len(rows), dead=len(dead))
+        return StepFacts(loss=main.loss, penalty=penalty, l0=num_codes / len(rows), dead=num_dead)
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -133,7 +151,7 @@ class SparseTraining:
         return dict(self.weights.named())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that a resumed run needs, under names for a file."""
+        """All that a resumed run needs of this worker's latents, under names for a file."""
         return {
             **{f"parameter.{name}": tensor for name, tensor in self.weights.named()},
             **{f"adam.{name}": tensor for name, tensor in self.adam.tensors().items()},
@@ -142,10 +160,10 @@ class SparseTraining:
         }
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from `tensors`."""
+        """Go on from `tensors` of all latents."""
         for name, tensor in self.tensors().items():
             if name != "steps":
-                tensor.copy_(tensors[name])
+                tensor.copy_(tensors[name] if belongs_to_all(name) else tensors[name][self._shard.own])
         self.adam.steps = int(tensors["steps"])
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
@@ -168,33 +186,73 @@ class SparseTraining:
         errors, pull = np.empty((num, *offset.shape), offset.dtype), np.empty_like(codes.value)
         squares, scale = np.empty((num, len(offset)), offset.dtype), offset.dtype.type(2 * weight / (len(offset) * num))
 
-        def decode(first: int, last: int) -> None:
-            own = slice(first, last)
-            part = codes.value[own], codes.index[own], codes.count[own]
-            if num == 1:
-                decode_rows(*part, decoder, offset[own], scale, errors[0, own], pull[own], squares[0, own])
-            else:
-                decode_nested(
-                    *part, self._group, decoder, offset[own], scale, errors[:, own], pull[own], squares[:, own]
-                )
+        if num == 1 and self._shard.alone:
 
-        for _ in in_parts(decode, len(offset), size=PART_ROWS, threads=self._threads):
-            pass
+            def decode(first: int, last: int) -> None:
+                own = slice(first, last)
+                part = codes.value[own], codes.index[own], codes.count[own]
+                decode_rows(*part, decoder, offset[own], scale, errors[0, own], pull[own], squares[0, own])
+
+            self._over_rows(decode, len(offset))
+        else:
+            self._decode_parts(codes, offset, scale, errors, pull, squares)
         return _Explained(codes=codes, errors=errors, pull=pull, loss=float(squares.mean(dtype=np.float64)))
 
-    def _revived(self, dead: np.ndarray, main: _Explained, centred: np.ndarray) -> _Explained:
-        """What the dead make of the rest that the full reconstruction leaves; nothing if none is dead."""
+    def _decode_parts(
+        self,
+        codes: Codes,
+        offset: np.ndarray,
+        scale: np.floating,
+        errors: np.ndarray,
+        pull: np.ndarray,
+        squares: np.ndarray,
+    ) -> None:
+        """The same where latents are nested or shared out: parts, their sum over workers, errors, gradients."""
+        group = self._group if len(errors) > 1 else np.zeros_like(self._group)
+        decoder = self.weights.decoder.numpy()
+
+        def decode(first: int, last: int) -> None:
+            own, part = slice(first, last), np.empty((len(errors), last - first, offset.shape[1]), offset.dtype)
+            decode_parts(codes.value[own], codes.index[own], codes.count[own], group, decoder, part)
+            errors[:, own] = part
+
+        def finish(first: int, last: int) -> None:
+            own = slice(first, last)
+            part, square = np.ascontiguousarray(errors[:, own]), np.empty((len(errors), last - first), offset.dtype)
+            errors_of_parts(offset[own], scale, part, square)
+            pull_codes(codes.index[own], codes.count[own], group, decoder, part, pull[own])
+            errors[:, own], squares[:, own] = part, square
+
+        self._over_rows(decode, len(offset))
+        self._shard.summed(errors)
+        self._over_rows(finish, len(offset))
+
+    def _over_rows(self, work: Callable[[int, int], None], num_rows: int) -> None:
+        for _ in in_parts(work, num_rows, size=PART_ROWS, threads=self._threads):
+            pass
+
+    def _revived(self, dead: np.ndarray, num_dead: int, main: _Explained, centred: np.ndarray) -> _Explained:
+        """What the dead make of the rest that the full reconstruction leaves; nothing if none is dead anywhere."""
         num_rows, width = centred.shape
-        k = min(len(dead), self._auxiliary.k or max(1, width // 2))
+        k = min(num_dead, self._auxiliary.k or max(1, width // 2))
         if not k or not self._auxiliary.weight:
             nothing = _no_codes(num_rows, centred.dtype)
             return _Explained(codes=nothing, errors=main.errors, pull=nothing.value, loss=0.0)
-        tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder[torch.from_numpy(dead)])
-        found = TopK(k=k)(tiles, self.weights.encoder_bias.numpy()[dead], num_rows, self._threads)
-        latents = dead.astype(np.int32)[np.where(found.mask(), found.index, 0)]
+        codes = self._of_dead(dead, k, centred)
+        if not self._shard.alone:
+            codes = self._shard.kept(top_of_joined(self._shard.joined(codes), k))
         left = main.errors[-1] * (num_rows * self._num_groups / 2)
-        codes = Codes(value=found.value, index=latents, count=found.count)
         return self._explained(codes, left, nested=False, weight=self._auxiliary.weight)
+
+    def _of_dead(self, dead: np.ndarray, k: int, centred: np.ndarray) -> Codes:
+        """The k largest of this worker's dead latents."""
+        if not len(dead):
+            return _no_codes(len(centred), centred.dtype)
+        tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder[torch.from_numpy(dead)])
+        bias = self.weights.encoder_bias.numpy()[dead]
+        found = top_codes(tiles, bias, len(centred), min(k, len(dead)), self._threads)
+        latents = dead.astype(np.int32)[np.where(found.mask(), found.index, 0)]
+        return Codes(value=found.value, index=latents, count=found.count)
 
     def _update(self, main: _Explained, auxiliary: _Explained, centred: np.ndarray, rate: float) -> None:
         weights, moments = self.weights, self.adam
@@ -214,7 +272,7 @@ class SparseTraining:
 
         for _ in in_parts(update, num, size=size, threads=self._threads):
             pass
-        gradient = main.errors[0].sum(axis=0) - through.sum(axis=0)
+        gradient = main.errors[0].sum(axis=0) - self._shard.summed(through.sum(axis=0))
         adam(
             weights.decoder_bias.numpy(),
             gradient,

@@ -19,6 +19,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lrh_ray.analyses.sae.parts import sum_of_parts
+from lrh_ray.analyses.sae.sharding import ALONE
+from lrh_ray.collective import Share
+
 FLOOR = 1e-6
 
 
@@ -33,6 +37,7 @@ class PowerPenalty:
     changes: int = 10
     memory: int = 10
     warmup: int = 0
+    share: Share = ALONE
     factor: float = field(default=1.0, init=False)
     """What annealing has made of the weight."""
     sums: Tensor = field(init=False)
@@ -48,10 +53,10 @@ class PowerPenalty:
     def __call__(self, codes: Tensor, step: int) -> Tensor:
         """The term of the loss at this step."""
         level = self._changes_at(step)
-        powers = _mean_power(codes, self._level(level))
+        powers = self._mean_power(codes, self._level(level))
         if level < self.changes and self.last_p != 1:
             with torch.no_grad():
-                coming = _mean_power(codes, self._level(level + 1))
+                coming = self._mean_power(codes, self._level(level + 1))
                 self.sums[step % self.memory] = torch.stack([powers, coming]).double()
         return self.weight_at(step) * powers
 
@@ -85,9 +90,6 @@ class PowerPenalty:
         """Back from `tensors`."""
         self.factor, self.sums = float(tensors["factor"]), tensors["sums"].clone()
 
-
-def _mean_power(codes: Tensor, p: float) -> Tensor:
-    if p == 1:
-        return codes.sum(dim=1).mean()
-    powers = codes.clamp_min(FLOOR).pow(p)
-    return torch.where(codes > 0, powers, torch.zeros_like(powers)).sum(dim=1).mean()
+    def _mean_power(self, codes: Tensor, p: float) -> Tensor:
+        powers = codes if p == 1 else torch.where(codes > 0, codes.clamp_min(FLOOR).pow(p), torch.zeros_like(codes))
+        return sum_of_parts(powers.sum(dim=1).mean(), self.share)

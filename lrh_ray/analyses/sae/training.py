@@ -1,9 +1,10 @@
 """What a loop asks of an autoencoder in training, whatever it is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
@@ -25,7 +26,20 @@ class Training(Protocol):
         """
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """All that a resumed run needs, under names for a file."""
+        """All that a resumed run needs of this worker's latents, under names for a file."""
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `tensors`."""
+        """Go on from `joined` tensors of all workers, on any number of them."""
+
+
+def belongs_to_all(name: str) -> bool:
+    """Whether a tensor of this name is the same on every worker; all others have a row for each latent."""
+    return "decoder_bias" in name or name in ("steps", "own.factor", "own.sums") or name.endswith(".step")
+
+
+def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """`Training.tensors` of all workers, in order, as one worker would have them."""
+    return {
+        name: tensor if belongs_to_all(name) else torch.cat([part[name] for part in parts])
+        for name, tensor in parts[0].items()
+    }

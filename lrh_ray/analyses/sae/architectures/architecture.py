@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lrh_ray.analyses.sae.parts import sum_of_parts, used_in_parts
+from lrh_ray.analyses.sae.sharding import ALONE, Shard
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
+from lrh_ray.collective import Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Loss:
-    """What a batch says: `total` is what training lowers, `square` the squared error, both per row; codes [N, M]."""
+    """What a batch says: `total` is what training lowers, `square` the squared error, both per row; codes [N, M].
+
+    Losses are those of all workers, codes those of this worker's latents.
+    """
 
     total: Tensor
     square: Tensor
@@ -24,9 +30,18 @@ class Architecture(ABC):
     unit_decoder: bool = True
     """Whether decoder rows have length 1."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], penalty: PowerPenalty | None = None) -> None:
-        """Parameters under names for a file: `decoder` [M, D], `decoder_bias` [D] and what the codes are made with."""
-        self.parameters, self._penalty = dict(parameters), penalty
+    def __init__(
+        self, parameters: Mapping[str, Tensor], penalty: PowerPenalty | None = None, *, share: Share = ALONE
+    ) -> None:
+        """Parameters under names for a file: `decoder` [M, D], `decoder_bias` [D] and what the codes are made with.
+
+        Where latents are shared out, `parameters` are those of all; this worker keeps its own, and `share` says which.
+        """
+        own = Shard(share=share, num_latents=len(parameters["decoder"])).own
+        self.share, self._penalty = share, penalty
+        self.parameters = {
+            name: tensor if share.world == 1 else _own(name, tensor, own) for name, tensor in parameters.items()
+        }
 
     @abstractmethod
     def codes(self, rows: Tensor) -> Tensor:
@@ -38,7 +53,11 @@ class Architecture(ABC):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Rows [N, D] that codes [N, M] stand for."""
-        return codes @ self.parameters["decoder"] + self.parameters["decoder_bias"]
+        return sum_of_parts(codes @ self.parameters["decoder"], self.share) + self.parameters["decoder_bias"]
+
+    def offset(self) -> Tensor:
+        """What is taken from the rows before the encoder sees them."""
+        return used_in_parts(self.parameters["decoder_bias"], self.share)
 
     def square(self, rows: Tensor, codes: Tensor) -> Tensor:
         """Mean squared error of the reconstruction, summed over features."""
@@ -57,3 +76,8 @@ class Architecture(ABC):
         """Back from `tensors`."""
         if self._penalty is not None:
             self._penalty.load(tensors)
+
+
+def _own(name: str, tensor: Tensor, latents: slice) -> Tensor:
+    """This worker's part of a parameter; the offset belongs to all of them."""
+    return (tensor if name == "decoder_bias" else tensor[latents]).clone()

@@ -12,7 +12,7 @@
 A code is read as z or, where the paper compares it with a probability, as exp z. Every latent says something of every
 row, so that L0 means nothing here and no latent is dead; the report leaves both out.
 
-What can go wrong: `batch` makes a row's code depend on its batch while it trains, and is refused on several workers.
+What can go wrong: `batch` makes a row's code depend on its batch while it trains.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,9 @@ from torch.nn import functional
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
+from lrh_ray.analyses.sae.parts import sum_between, sum_of_parts
+from lrh_ray.analyses.sae.sharding import ALONE
+from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError
 
 Norm = Literal["layer", "group", "batch"]
@@ -37,18 +40,28 @@ class ConCA(Architecture):
     unit_decoder = False
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], *, weight: float = 1e-4, norm: Norm = "layer", groups: int = 4
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        weight: float = 1e-4,
+        norm: Norm = "layer",
+        groups: int = 4,
+        share: Share = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`.
 
         Raises:
-            ConfigError: Latents that cannot be cut into so many equal groups.
+            ConfigError: Latents that cannot be cut into so many equal groups, or groups that workers would divide.
         """
-        super().__init__(parameters)
-        num_latents = len(self.parameters["encoder"])
+        super().__init__(parameters, share=share)
+        num_latents = len(parameters["encoder"])
+        if norm == "group" and groups % share.world:
+            raise ConfigError(
+                f"groups is {groups!r}; {share.world} workers hold whole groups only if it is a multiple."
+            )
         if norm == "group" and num_latents % groups:
             raise ConfigError(f"groups is {groups!r}; {num_latents} latents cannot be cut into so many equal parts.")
-        self._weight, self._norm, self._groups = weight, norm, groups
+        self._weight, self._norm, self._groups = weight, norm, groups // share.world
         bias = self.parameters["encoder_bias"].detach()
         self._mean, self._variance = torch.zeros_like(bias), torch.ones_like(bias)
 
@@ -57,9 +70,12 @@ class ConCA(Architecture):
         return encode(rows, own["encoder"], own["encoder_bias"], torch.zeros_like(own["decoder_bias"]))
 
     def _normed(self, pre: Tensor) -> Tensor:
-        if self._norm == "layer":
-            return functional.layer_norm(pre, pre.shape[1:], eps=EPSILON)
-        return functional.group_norm(pre, self._groups, eps=EPSILON)
+        if self._norm == "group":
+            return functional.group_norm(pre, self._groups, eps=EPSILON)
+        num = pre.shape[1] * self.share.world
+        centred = pre - sum_between(pre.sum(dim=1, keepdim=True), self.share) / num
+        variance = sum_between(centred.square().sum(dim=1, keepdim=True), self.share) / num
+        return centred / (variance + EPSILON).sqrt()
 
     def codes(self, rows: Tensor) -> Tensor:
         """Normalised codes; `batch` normalises by what training has seen."""
@@ -77,7 +93,7 @@ class ConCA(Architecture):
         else:
             codes = self._normed(pre)
         square = self.square(rows, codes)
-        penalty = self._weight * functional.softplus(codes).sum(dim=1).mean()
+        penalty = self._weight * sum_of_parts(functional.softplus(codes).sum(dim=1).mean(), self.share)
         return Loss(total=square + penalty, square=square, codes=codes)
 
     def _remember(self, pre: Tensor) -> None:

@@ -26,6 +26,9 @@ from torch.autograd.function import FunctionCtx
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
+from lrh_ray.analyses.sae.parts import sum_of_parts
+from lrh_ray.analyses.sae.sharding import ALONE
+from lrh_ray.collective import Share
 
 JumpPenalty = Literal["step", "quadratic", "tanh"]
 
@@ -77,6 +80,7 @@ class JumpRelu(Architecture):
         bandwidth: float = 1e-3,
         first_threshold: float = 1e-3,
         warmup: int = 0,
+        share: Share = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`, and `log_threshold`, which else begins here.
 
@@ -89,16 +93,17 @@ class JumpRelu(Architecture):
             bandwidth: Width of the rectangle, in the unit of pre-activations.
             first_threshold: Of every latent.
             warmup: Steps over which the weight rises from 0.
+            share: This worker's place among those that share the latents out.
         """
         own = dict(parameters)
         own.setdefault("log_threshold", torch.full_like(own["encoder_bias"], first_threshold).log())
-        super().__init__(own)
+        super().__init__(own, share=share)
         self._weight, self._kind, self._target, self._scale = weight, penalty, target, scale
         self._bandwidth, self._warmup = bandwidth, warmup
 
     def _pre(self, rows: Tensor) -> Tensor:
         own = self.parameters
-        return encode(rows, own["encoder"], own["encoder_bias"], own["decoder_bias"])
+        return encode(rows, own["encoder"], own["encoder_bias"], self.offset())
 
     def codes(self, rows: Tensor) -> Tensor:
         """Pre-activations above their threshold."""
@@ -118,8 +123,8 @@ class JumpRelu(Architecture):
 
     def _of_codes(self, pre: Tensor, codes: Tensor) -> Tensor:
         if self._kind == "tanh":
-            return torch.tanh(self._scale * codes).sum(dim=1).mean()
+            return sum_of_parts(torch.tanh(self._scale * codes).sum(dim=1).mean(), self.share)
         theta = self.parameters["log_threshold"].exp()
         fires: Tensor = _Fires.apply(pre, theta, self._bandwidth)  # type: ignore[no-untyped-call]
-        l0 = fires.sum(dim=1).mean()
+        l0 = sum_of_parts(fires.sum(dim=1).mean(), self.share)
         return l0 if self._kind == "step" else (l0 / self._target - 1).square()

@@ -23,7 +23,9 @@ from torch import Tensor
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
 from lrh_ray.analyses.sae.nuclear import nuclear_norm
+from lrh_ray.analyses.sae.sharding import ALONE
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
+from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError
 
 
@@ -48,21 +50,35 @@ class Relu(Architecture):
     """ReLU codes under a power penalty, with or without a low-rank branch."""
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], penalty: PowerPenalty, low_rank: LowRank | None = None, *, seed: int = 0
+        self,
+        parameters: Mapping[str, Tensor],
+        penalty: PowerPenalty,
+        low_rank: LowRank | None = None,
+        *,
+        seed: int = 0,
+        share: Share = ALONE,
     ) -> None:
-        """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`; a branch adds `low_encoder`, `low_bias`."""
-        super().__init__(parameters, penalty)
+        """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`; a branch adds `low_encoder`, `low_bias`.
+
+        Raises:
+            ConfigError: A branch whose latents are shared out over workers.
+        """
+        if low_rank and share.world > 1:
+            raise ConfigError(
+                f"The nuclear norm of a low-rank branch is one of all latents, and {share.world} workers hold parts; "
+                f"train it with one worker (sae.workers)."
+            )
+        branch = {} if low_rank is None else _low_parameters(parameters["encoder"], seed)
+        super().__init__({**branch, **parameters}, penalty, share=share)
         self._power, self._low_rank, self._seed = penalty, low_rank, seed
-        if low_rank and "low_encoder" not in self.parameters:
-            self.parameters |= _low_parameters(self.parameters["encoder"], seed)
 
     def branches(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Sparse codes S and low-rank codes R, both [N, M]."""
         own = self.parameters
-        sparse = encode(rows, own["encoder"], own["encoder_bias"], own["decoder_bias"]).relu()
+        sparse = encode(rows, own["encoder"], own["encoder_bias"], self.offset()).relu()
         if self._low_rank is None:
             return sparse, None
-        return sparse, encode(rows, own["low_encoder"], own["low_bias"], own["decoder_bias"]).relu()
+        return sparse, encode(rows, own["low_encoder"], own["low_bias"], self.offset()).relu()
 
     def codes(self, rows: Tensor) -> Tensor:
         """S, or S + R."""
