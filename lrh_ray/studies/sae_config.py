@@ -227,7 +227,7 @@ class SaeConfig:
                 raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
         if self.latents % self.workers.workers:
             raise ValueError(
-                f"latents is {self.latents}; {self.workers.workers} workers cannot share that out equally: take a multiple"
+                f"latents is {self.latents}: {self.workers.workers} workers can share out only a multiple equally"
             )
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")

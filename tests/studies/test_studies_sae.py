@@ -177,7 +177,7 @@ def test_two_workers_share_the_latents_and_agree_with_one(material, root, tmp_pa
         ("sae.sites=[resid.7]", SiteError, "resid.0, resid.1"),
         ("sae.batch_rows=100000", NotEnoughData, "sae.batch_rows"),
         ("sae.groups=40", NotEnoughData, "sae.groups"),
-        ("sae.workers={workers: 3}", ConfigError, "share out equally"),
+        ("sae.workers={workers: 3}", ConfigError, "only a multiple"),
         ("sae.workers={workers: 2}; sae.kinds=[{kind: structured}]", ConfigError, "needs one worker"),
     ],
 )
