@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lrh_ray.analyses.jackknife import Estimate
+from lrh_ray.analyses.jackknife import Estimate, jackknife_interval
 from lrh_ray.analyses.sae.architectures.architecture import Architecture
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader
@@ -13,6 +13,7 @@ from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
 from lrh_ray.studies.sae_config import ConCAKind, Kind, SaeConfig
+from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS
 from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS, SiteUnit
 
 DENSE = "every latent says something of every row: codes and dead latents mean nothing here"
@@ -53,11 +54,12 @@ def make_sae_result(
     config: SaeConfig,
     sites: Mapping[str, SiteRows],
     measured: Sequence[Measured],
+    losses: Mapping[str, np.ndarray],
     curves: np.ndarray,
     seconds: float,
 ) -> Result:
-    """Assemble the answer to `question`."""
-    measures = tuple(_measures(store, sites, measured))
+    """Assemble the answer to `question`; `losses` are those of `SpliceTask`, of every site or of none."""
+    measures = (*_measures(store, sites, measured), *_recovered(store, measured, losses))
     return replace(
         question,
         summary=tuple(_summary(measures, sites)),
@@ -87,6 +89,27 @@ def _measures(store: Store, sites: Mapping[str, SiteRows], measured: Sequence[Me
         if one.sparse:
             yield _measure("l0", l0, "codes a row", keys, {"untrained": one.untrained.l0().value})
             yield Measure(name="dead", value=one.held_out.dead, unit="of latents", keys=keys)
+
+
+def _recovered(store: Store, measured: Sequence[Measured], losses: Mapping[str, np.ndarray]) -> Iterator[Measure]:
+    """Of the loss that the mean row in place of every row costs the model, the share that reconstructions spare it."""
+    for site, of_site in losses.items():
+        own = [one for one in measured if one.site == site]
+        for one, sums in zip(own, of_site, strict=True):
+            keys = {**site_keys(store, site), "autoencoder": one.name}
+            whole = sums.sum(axis=0)
+            rest = [whole - document for document in sums]
+            per_token = whole / whole[TOKENS]
+            told = {"loss": per_token[CLEAN], "loss_spliced": per_token[SPLICED], "loss_of_mean": per_token[MEAN]}
+            found = jackknife_interval(_share(whole), [_share(left) for left in rest])
+            yield _measure("ce_recovered", found, "of loss", keys, {name: float(value) for name, value in told.items()})
+            spread = [float(left[DIVERGENCE] / left[TOKENS]) for left in rest]
+            divergence = jackknife_interval(float(per_token[DIVERGENCE]), spread)
+            yield _measure("kl_divergence", divergence, "nats a token", keys, {})
+
+
+def _share(sums: np.ndarray) -> float:
+    return float((sums[MEAN] - sums[SPLICED]) / (sums[MEAN] - sums[CLEAN]))
 
 
 def _measure(

@@ -12,9 +12,10 @@ What can go wrong: a store that is not sealed, a site that it does not have, few
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -27,7 +28,7 @@ from lrh_ray.config import as_plain
 from lrh_ray.errors import NotEnoughData, SiteError
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
-from lrh_ray.runtime.reduce import reduce_blocks
+from lrh_ray.runtime.reduce import reduce_blocks, sample
 from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
@@ -36,7 +37,9 @@ from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeC
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, ThresholdPass, UnitPass
 from lrh_ray.studies.sae_result import Measured, SiteRows, make_sae_result
+from lrh_ray.studies.sae_splicing import SpliceTask, held_out_sequences
 from lrh_ray.studies.sae_training import SaeTask, SiteUnit, load_curves, load_training, train_autoencoders
+from lrh_ray.studies.weights import find_checkpoint
 
 
 def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
@@ -70,11 +73,39 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
         for site in sites:
             measured += _Site(config=config.sae, rows=rows, site=site, found=found[site]).measured(checkpoints)
             progress.advance(1)
+        losses = _spliced(config, store, rows, measured, found, progress)
     curves = load_curves(checkpoints[config.sae.steps])
     seconds = round(time.monotonic() - started, 1)
     return save_result(
-        make_sae_result(question, store, config.sae, found, measured, curves, seconds), config.results_path
+        make_sae_result(question, store, config.sae, found, measured, losses, curves, seconds), config.results_path
     )
+
+
+def _spliced(
+    config: RunConfig,
+    store: Store,
+    rows: SaeRows,
+    measured: Sequence[Measured],
+    found: Mapping[str, SiteRows],
+    progress: Progress,
+) -> Mapping[str, np.ndarray]:
+    """Losses with reconstructions in place of rows, by site; of none where none are asked for."""
+    if not config.sae.splice_documents:
+        return {}
+    readers = {site: tuple(one.reader for one in measured if one.site == site) for site in found}
+    task = SpliceTask(
+        checkpoint=find_checkpoint(config.model, progress),
+        model=config.model,
+        digest=str(cast(Mapping[str, Plain], store.plan.identity["model"])["digest"]),
+        rows=rows,
+        sequences=held_out_sequences(rows, store.plan.lengths, config.sae.splice_documents, seed=config.sae.seed),
+        readers=readers,
+        centres={site: one.unit.centre * one.unit.scale for site, one in found.items()},
+    )
+    progress.begin("splicing reconstructions into the model", len(readers), "sites")
+    losses = dict(zip(readers, sample(tuple(readers), task), strict=True))
+    progress.advance(len(readers))
+    return losses
 
 
 def _require_batch(found: Mapping[str, SiteRows], config: SaeConfig) -> None:

@@ -1,0 +1,120 @@
+"""What a model loses when an autoencoder's reconstruction takes the place of the rows it was made from.
+
+    task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, sequences=some, readers=readers)
+    losses = task("resid.15")                # [autoencoders, documents] of sums over tokens
+
+A reconstruction may explain most of the variance of a site and lose what the model goes on from, or the other way
+round. So held-out documents go through the model as they are, with the reconstruction at every position of the site,
+and with the mean row there. Sums over the next tokens, in nats: loss of each, and the divergence KL(as they are || with
+the reconstruction). Rows that training left out (sinks) keep their values.
+
+What can go wrong: a store of chosen positions has not the rows of whole documents; sites that no edit reaches
+(`models.interventions`).
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrh_ray.analyses.sae.reader import Reader
+from lrh_ray.errors import NotEnoughData
+from lrh_ray.models.checkpoints import Checkpoint
+from lrh_ray.models.config import ModelConfig
+from lrh_ray.models.interventions import Edit, EditableModel
+from lrh_ray.records import TokenBatch
+from lrh_ray.studies.sae_passes import TRAINING, SaeRows
+from lrh_ray.studies.weights import checkpoint_here
+
+TOKENS, CLEAN, SPLICED, MEAN, DIVERGENCE = range(5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpliceTask:
+    """Measures all autoencoders of a site; runs on a worker."""
+
+    checkpoint: Checkpoint
+    model: ModelConfig
+    digest: str
+    rows: SaeRows
+    sequences: tuple[int, ...]
+    readers: Mapping[str, tuple[Reader, ...]]
+    """Of every site."""
+    centres: Mapping[str, np.ndarray]
+
+    def __call__(self, site: str) -> np.ndarray:
+        """Sums [autoencoders, documents, 5]: next tokens, losses as they are, spliced, with the mean, divergence."""
+        here, readers = checkpoint_here(self.checkpoint, self.model, self.digest), self.readers[site]
+        sums = np.zeros((len(readers), len(self.sequences), 5))
+        with closing(EditableModel(here, self.model)) as model:
+            for number, sequence in enumerate(self.sequences):
+                sums[:, number] = self._document(model, site, sequence)
+        return sums
+
+    def _document(self, model: EditableModel, site: str, sequence: int) -> np.ndarray:
+        tokens, rows, kept = self._rows(site, sequence)
+        batch = _batch(tokens)
+
+        def spliced(values: np.ndarray) -> Tensor:
+            positions = tuple(np.flatnonzero(kept).tolist())
+            edit = Edit(site=site, kind="replace", sequence=0, positions=positions, value=values[kept])
+            return _log_probabilities(model.logits(batch, [edit])[0])
+
+        clean = _log_probabilities(model.logits(batch)[0])
+        mean = spliced(np.broadcast_to(self.centres[site].astype(np.float32), rows.shape))
+        found = np.empty((len(self.readers[site]), 5))
+        for number, reader in enumerate(self.readers[site]):
+            with torch.no_grad():
+                rebuilt = reader.decode(reader.codes(torch.from_numpy(rows))).numpy()
+            own = spliced(rebuilt)
+            divergence = float((clean.exp() * (clean - own)).sum(dim=1)[:-1].double().sum())
+            found[number] = len(tokens) - 1, _loss(clean, tokens), _loss(own, tokens), _loss(mean, tokens), divergence
+        return found
+
+    def _rows(self, site: str, sequence: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids [T], rows [T, D] and which of them are replaced [T] of one document."""
+        store = self.rows.store()
+        block = int(store.plan.block_of_sequence[sequence])
+        keys = store.keys(block)
+        inside = keys.doc == sequence
+        if not np.array_equal(keys.position[inside], np.arange(inside.sum())):
+            raise NotEnoughData(
+                "The store keeps chosen positions only, and a document's loss takes all of them; set "
+                "sae.splice_documents to 0."
+            )
+        replaced = keys.char_end[inside] > keys.char_start[inside]
+        if self.rows.sinks == "drop":
+            replaced &= ~store.sink_mask(block)[inside]
+        return keys.token_id[inside], store.block_rows(site, block)[inside].astype(np.float32), replaced
+
+
+def _batch(token_ids: np.ndarray) -> TokenBatch:
+    nothing = np.zeros(len(token_ids), np.int32)
+    return TokenBatch(
+        document_ids=("document",),
+        token_ids=token_ids.astype(np.int32),
+        positions=np.arange(len(token_ids), dtype=np.int32),
+        char_start=nothing,
+        char_end=nothing,
+        starts=np.array([0, len(token_ids)]),
+    )
+
+
+def _log_probabilities(logits: np.ndarray) -> Tensor:
+    return torch.log_softmax(torch.from_numpy(logits), dim=1)
+
+
+def _loss(log_probabilities: Tensor, token_ids: np.ndarray) -> float:
+    """Sum over the next tokens, in nats."""
+    following = torch.from_numpy(token_ids[1:].astype(np.int64))
+    return -float(log_probabilities[:-1].gather(1, following[:, None]).double().sum())
+
+
+def held_out_sequences(rows: SaeRows, lengths: np.ndarray, number: int, *, seed: int) -> tuple[int, ...]:
+    """Some of the held-out sequences of at least two tokens."""
+    candidates = np.flatnonzero((rows.group != TRAINING) & (lengths > 1))
+    chosen = np.random.default_rng([seed, 1]).permutation(candidates)[:number]
+    return tuple(sorted(chosen.tolist()))

@@ -1,0 +1,107 @@
+"""Reconstructions in place of rows: a perfect one costs the model nothing, the mean row what it is said to cost."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from studies_material import config_of
+
+from lrh_ray.artifacts import load_result
+from lrh_ray.errors import ConfigError
+from lrh_ray.store.reader import open_sealed
+from lrh_ray.studies.extraction import extract
+from lrh_ray.studies.sae_passes import TRAINING, SaeRows
+from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS, SpliceTask, held_out_sequences
+from lrh_ray.studies.sae_study import autoencoders
+from lrh_ray.studies.weights import find_checkpoint
+
+SITE = "resid.1"
+QUICK = (
+    *("sae.latents=32", "sae.steps=20", "sae.batch_rows=64", "sae.groups=4", "sae.held_out=0.4", "sae.sinks=keep"),
+    *(
+        f"store.sites=[{SITE}]",
+        f"sae.sites=[{SITE}]",
+        "sae.kinds=[{kind: topk, k: 4}]",
+        "sae.workers={workers: 1, cpus: 1}",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Same:
+    """Rows are their own codes."""
+
+    def codes(self, rows):
+        return rows
+
+    def decode(self, codes):
+        return codes
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every row is the same one."""
+
+    row: np.ndarray
+
+    def codes(self, rows):
+        return rows
+
+    def decode(self, codes):
+        return torch.from_numpy(np.broadcast_to(self.row, codes.shape).copy())
+
+
+@pytest.fixture(scope="module")
+def config(material, tmp_path_factory, cluster):
+    runs = tmp_path_factory.mktemp("spliced")
+    found = config_of(material, "name=spliced", f"runs={runs}", "model.dtype=float32", *QUICK)
+    extract(found, folder=material)
+    return found
+
+
+def test_losses_are_those_of_the_rows_that_are_put_in(config):
+    store = open_sealed(config.store_location)
+    group = np.where(np.arange(len(store.document_ids)) < 5, 0, TRAINING)
+    rows = SaeRows(location=config.store_location, root=store.root, group=group, sinks="keep")
+    sequences = held_out_sequences(rows, store.plan.lengths, 3, seed=0)
+    assert len(sequences) == 3
+    assert all(group[sequence] == 0 for sequence in sequences)
+    centre = np.full(store.plan.site(SITE).width, 0.3, np.float32)
+    task = SpliceTask(
+        checkpoint=find_checkpoint(config.model),
+        model=config.model,
+        digest=store.plan.identity["model"]["digest"],
+        rows=rows,
+        sequences=sequences,
+        readers={SITE: (Same(), Constant(centre))},
+        centres={SITE: centre},
+    )
+    same, constant = task(SITE)
+    assert (same[:, TOKENS] == [store.plan.lengths[sequence] - 1 for sequence in sequences]).all()
+    np.testing.assert_allclose(same[:, SPLICED], same[:, CLEAN], rtol=1e-5)
+    assert np.abs(same[:, DIVERGENCE] / same[:, TOKENS]).max() < 1e-6
+    np.testing.assert_allclose(constant[:, SPLICED], constant[:, MEAN], rtol=1e-6)
+    assert (constant[:, DIVERGENCE] > 0).all()
+    np.testing.assert_allclose(same[:, CLEAN], constant[:, CLEAN])
+    assert not np.allclose(same[:, CLEAN], same[:, MEAN], rtol=1e-3)
+
+
+def test_the_share_recovered_is_reported_with_what_it_is_a_share_of(config, material):
+    found = load_result(autoencoders(config_of(material, *_same(config), "sae.splice_documents=3")))
+    (share,) = [m for m in found.measures if m.name == "ce_recovered"]
+    told = share.controls
+    spared = (told["loss_of_mean"] - told["loss_spliced"]) / (told["loss_of_mean"] - told["loss"])
+    assert share.value == pytest.approx(spared)
+    assert share.low <= share.value <= share.high
+    (divergence,) = [m for m in found.measures if m.name == "kl_divergence"]
+    assert divergence.value > 0
+
+
+def test_one_document_has_no_interval(config, material):
+    with pytest.raises(ConfigError, match="splice_documents"):
+        config_of(material, *_same(config), "sae.splice_documents=1")
+
+
+def _same(config):
+    return f"name={config.name}", f"runs={config.runs}", "model.dtype=float32", *QUICK
