@@ -17,7 +17,17 @@ import math
 from lrh_ray.records import Scalar
 
 NO_VALUE = "—"
-ABBREVIATIONS = {"auc": "AUC", "mse": "MSE", "rmse": "RMSE", "r2": "R²", "kl": "KL", "cka": "CKA", "mcc": "MCC"}
+ABBREVIATIONS = {
+    "auc": "AUC",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "kl": "KL",
+    "cka": "CKA",
+    "mcc": "MCC",
+    "fvu": "FVU",
+    "ce": "CE",
+}
 _THIN = "\u202f"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from lrh_ray.records import Measure
 
 PREFERRED_METRICS = ("auc", "accuracy")
-SUBJECTS = ("concept", "model", "measure", "graph")
+SUBJECTS = ("concept", "autoencoder", "model", "measure", "graph")
 """Keys that say what a measure is about, the first that it has."""
 
 COUNT = "dimensions"
@@ -31,7 +31,7 @@ COUNTED = (COUNT, *SETTINGS)
 CONTROL = "control"
 """The key of a measure that is itself a control: a line among the others, and never the best of them."""
 
-_LOWER_IS_BETTER = ("loss", "error", "perplexity", "residual", "distance", "divergence", "leakage")
+_LOWER_IS_BETTER = ("loss", "error", "perplexity", "residual", "distance", "divergence", "leakage", "fvu", "dead")
 
 
 def metric_names(measures: Iterable[Measure]) -> tuple[str, ...]:

@@ -126,19 +126,23 @@ def _components(rows: SiteRows, l0: float) -> float:
 
 
 def _summary(measures: Sequence[Measure], sites: Mapping[str, SiteRows]) -> Iterator[str]:
+    """The best of each site among those that beat principal components, as many as codes; variance alone is cheap."""
     for site in sites:
         own = [m for m in measures if m.name == "fvu" and m.keys["site"] == site]
-        best = min(own, key=lambda m: m.value)
-        yield (
-            f"At {site}, {best.keys['autoencoder']} leaves least of the held-out variance unexplained: "
-            f"{with_interval(best)}; with its first weights it is {best.controls['untrained']:.3f}."
-        )
-        behind = [m for m in own if m.value >= m.controls.get("principal_components", np.inf)]
-        if behind:
+        codes = {m.keys["autoencoder"]: m.value for m in measures if m.name == "l0" and m.keys["site"] == site}
+        judged = [m for m in own if "principal_components" in m.controls]
+        ahead = [m for m in judged if m.value < m.controls["principal_components"]]
+        if ahead:
+            best = min(ahead, key=lambda m: m.value)
+            name = best.keys["autoencoder"]
             yield (
-                f"At {site}, no better than principal components, as many as codes a row: "
-                f"{', '.join(str(m.keys['autoencoder']) for m in behind)}."
+                f"At {site}, {name} leaves {with_interval(best)} of the held-out variance with {codes[name]:.1f} codes "
+                f"a row; as many principal components leave {best.controls['principal_components']:.3f}, its first "
+                f"weights {best.controls['untrained']:.3f}."
             )
+        behind = [str(m.keys["autoencoder"]) for m in judged if m not in ahead]
+        if behind:
+            yield f"At {site}, no better than principal components, as many as codes a row: {', '.join(behind)}."
 
 
 def _comparison(measured: Sequence[Measured], sites: Mapping[str, SiteRows]) -> Table:
