@@ -6,7 +6,7 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus prove-04 conformance-vllm bench-store bench-extract bench-sae wheels-gpu clean
+.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus prove-04 conformance-vllm bench-store bench-extract bench-sae oracles wheels-gpu clean
 
 install: $(STAMP)
 
@@ -82,6 +82,10 @@ bench-extract: install
 # A training step of an autoencoder in products of its encoder, and its peers; wants a quiet machine, forty minutes.
 bench-sae: install
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/sae.py --json benchmarks/results/sae.json --peers
+
+# Other libraries read our autoencoders and we theirs, each in its own environment; golden files of tests/exchange.
+oracles: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sae_oracles.py
 
 # Wheels for a GPU machine without a package index, where benchmarks/extract.py runs without Ray (docs/extraction.md).
 WHEELS := build/wheels-gpu

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, push
+from lrh_ray.cli.export_verb import export_sae
 from lrh_ray.cli.generate_verb import generate
 from lrh_ray.cli.options import Address, ConfigPath, Set
 from lrh_ray.cli.show import answer, show_facts
@@ -35,6 +36,7 @@ app.add_typer(label_app, name="label")
 app.command("import")(import_store)
 app.command()(generate)
 app.command()(world)
+app.command("export-sae")(export_sae)
 app.command()(push)
 app.command()(status)
 app.command()(verify)

@@ -46,9 +46,9 @@ class Weights:
         """All arrays of an npz file; pickled objects in it are refused."""
         require_file(place)
         try:
-            with np.load(place) as file:
+            with place.open("rb") as raw, np.load(raw) as file:
                 found = {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise CheckpointBroken(f"{place} cannot be read as npz ({error}). Fetch it again.") from error
         return cls(place=place, found=found)
 

@@ -77,7 +77,7 @@ def _require_version(settings: dict[str, Any], place: Path) -> dict[str, Any]:
     about = settings.get("metadata")
     about = about if isinstance(about, dict) else {}
     version = settings.get("sae_lens_version") or about.get("sae_lens_version")
-    found = re.match(r"(\d+)\.", version) if isinstance(version, str) else None
+    found = re.match(r"(\d+)", version) if isinstance(version, str) else None
     if found is None or int(found[1]) < FIRST_MAJOR:
         raise CheckpointBroken(
             f"{place} names the version {version!r} of SAELens; {FIRST_MAJOR} or later is wanted, as older settings "

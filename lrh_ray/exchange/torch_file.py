@@ -34,16 +34,26 @@ STORAGES: Mapping[str, str] = {
     "torch LongStorage": "<i8",
 }
 BFLOAT16 = "torch BFloat16Storage"
-DICTIONARY, TENSOR, PARAMETER = (
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-)
+DICTIONARY = "collections OrderedDict"
+TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 
 
 class _Unclear(Exception):
     """An instruction, a name or a number that a file of tensors does not have."""
 
+
+_DAMAGE = (
+    _Unclear,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    OSError,
+    EOFError,
+)
+"""Whatever following a file that is cut, changed, encrypted or of another kind can end in."""
 
 _MARK = object()
 
@@ -73,17 +83,7 @@ def read_tensors(place: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(place) as archive:
             found = _Machine(archive).run()
-    except (
-        _Unclear,
-        zipfile.BadZipFile,
-        KeyError,
-        IndexError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-    ) as error:
+    except _DAMAGE as error:
         raise CheckpointBroken(
             f"{place} is not a file of tensors by torch.save ({type(error).__name__}: {error}). Load it where you trust"
             f" it, and save its state_dict again with torch.save."
