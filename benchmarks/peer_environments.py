@@ -19,6 +19,8 @@ PINS = {
     "dictionary-learning": "dictionary-learning==0.1.0",
     "llamascopium": "llamascopium==2.0.0b34",
 }
+BESIDE = {"llamascopium": ("transformer-lens==3.9.0", "better-abc==0.0.3", "fancy-einsum==0.0.3")}
+"""What a peer imports and does not ask for, or asks for in versions that it cannot use."""
 ENVIRONMENTS = Path(".venv-peers")
 INSTALL_SECONDS = 900
 
@@ -33,7 +35,7 @@ def environment(peer: str) -> Path:
     if not (ENVIRONMENTS / peer / ".installed").exists():
         say(f"  installing {PINS[peer]}")
         build = torch.__version__.partition("+")[0]
-        packages = [f"torch=={build}", PINS[peer], "psutil", "accelerate"]
+        packages = [f"torch=={build}", PINS[peer], *BESIDE.get(peer, ()), "psutil", "accelerate"]
         commands = (
             [sys.executable, "-m", "venv", str(ENVIRONMENTS / peer)],
             [str(python), "-m", "pip", "install", "--quiet", *packages],

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_environments import ENVIRONMENTS, Absent, environment, last_line
+from peer_environments import Absent, environment, last_line
 from safetensors.numpy import save_file
 from store_pairs import say
 
@@ -37,11 +37,6 @@ FORMATS: dict[str, tuple[Format, ...]] = {
     "gemma-scope": ("gemma_scope", "gemma_scope_2"),
 }
 """Formats of each library."""
-
-BESIDE: dict[str, tuple[str, ...]] = {
-    "llamascopium": ("transformer-lens==3.9.0", "better-abc==0.0.3", "fancy-einsum==0.0.3"),
-}
-"""What a library needs in a version older than it brings: llamascopium cannot be imported with the newest."""
 
 GOLDEN = Path("tests/exchange/golden")
 INSIDE = Path("benchmarks/sae_oracle_inside.py")
@@ -75,25 +70,11 @@ def ours_of(kind: ReadAs) -> Exchanged:
     )
 
 
-def beside(library: str, python: Path) -> str:
-    """A folder with older versions, found before the environment's own; made by the first call."""
-    folder = ENVIRONMENTS / f"{library}-beside"
-    if library not in BESIDE:
-        return ""
-    if not (folder / ".installed").exists():
-        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        done = subprocess.run([*command, *BESIDE[library]], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Absent(f"{library} cannot be installed: {last_line(done.stderr)}")
-        (folder / ".installed").touch()
-    return str(folder.resolve())
-
-
 def inside(library: str, act: str, folder: Path, rows: Path) -> dict[str, str]:
     """Let the library work; its versions."""
     python = environment("sae-lens" if library == "gemma-scope" else library)
     command = [str(python), str(INSIDE), library, act, "--rows", str(rows), "--folder", str(folder)]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": beside(library, python)}
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, env=offline)
     if done.returncode:
         raise Absent(f"{library} cannot {act}: {last_line(done.stderr)}")

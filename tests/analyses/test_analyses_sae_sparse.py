@@ -141,8 +141,8 @@ def test_what_is_chosen_is_what_sorting_chooses_with_any_ties(rows, latents, k, 
 @pytest.mark.parametrize("selection", [TopK, BatchTopK])
 def test_threads_and_tiles_change_no_bit_of_a_step(selection, monkeypatch):
     rows, found = rows_of(torch.float32), []
-    for threads, tile in ((None, 256), (3, 256), (2, 256)):
-        monkeypatch.setattr(sparse_step, "TILE_ROWS", tile)
+    for threads in (None, 3, 2):
+        monkeypatch.setattr(sparse_step, "TILE_BYTES", 16 * LATENTS * 4)
         with ThreadPoolExecutor(threads or 1) as pool:
             training = SparseTraining(
                 weights_for(rows), selection(k=4), groups=NESTED, threads=pool if threads else None

@@ -3,8 +3,8 @@
     codes = TopK(k=32)(tiles, bias, num_rows, threads, shard)
     codes.value[n, :codes.count[n]], codes.index[n, :codes.count[n]]
 
-Pre-activations come in tiles of rows, which are used again for the next tile: at 65,536 latents they would be the
-largest array by far, and a tile stays in the cache between the product that writes it and the loop that reads it.
+Pre-activations come in tiles of rows, whose memory is used again for the next tile: at 65,536 latents they would be the
+largest array by far.
 
 BatchTopK (Bussmann et al. 2024, arXiv 2412.06410) keeps the N k largest of N rows. The bound that the last batch ended
 with, lowered a little, leaves few candidates of this one, among which the exact ones are found. Where it leaves too

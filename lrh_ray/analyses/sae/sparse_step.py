@@ -47,8 +47,9 @@ from lrh_ray.collective import Share
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
-TILE_ROWS = 256
-"""Rows whose pre-activations are held together."""
+TILE_BYTES = 1 << 28
+"""Of pre-activations that are held together. The product packs the encoder anew for every tile of rows: at 256 rows that
+alone makes it a third slower."""
 LATENT_PARTS = 64
 """Parts into which latents are cut for their update, on any number of threads."""
 
@@ -168,7 +169,8 @@ class SparseTraining:
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
         """The encoder's product, a tile of rows after the other in one buffer."""
-        height, width = min(TILE_ROWS, len(centred)), len(encoder)
+        width = len(encoder)
+        height = min(len(centred), max(1, TILE_BYTES // (width * centred.element_size())))
         if self._buffer.numel() < height * width:
             self._buffer = torch.empty(height * width, dtype=centred.dtype)
         buffer = self._buffer[: height * width].view(height, width)
