@@ -143,7 +143,7 @@ def one_size(size: Size, options: argparse.Namespace) -> dict[str, Any]:
     say(f"d, m, k, N = {size}")
     found: dict[str, Any] = {
         "size": size,
-        "ours": ours(size, options.pairs, Quiet()),
+        "ours": ours(size, options.pairs, Quiet(patience=options.patience)),
         "after": far(size, options.steps),
     }
     found["bar"] = {"exact": BAR, "met": found["ours"]["TopK"]["products"] <= BAR}
@@ -169,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(name, type=int, help=f"{meaning}; all four or none")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--steps", type=int, default=STEPS, help="before unexplained variances are compared")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine, at most")
     parser.add_argument("--peers", action="store_true", help="measure other libraries too")
     options = parser.parse_args(arguments)
     asked = (options.d, options.m, options.k, options.batch)

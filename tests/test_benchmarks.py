@@ -224,7 +224,7 @@ def test_a_reader_that_drops_or_repeats_a_row_is_found():
 def test_a_step_of_an_autoencoder_is_counted_in_products(tmp_path):
     path = tmp_path / "out" / "sae.json"
     sizes = "--d 32 --m 128 --k 4 --batch 64"
-    module("sae").main(f"--json {path} {sizes} --pairs 2 --steps 3".split())
+    module("sae").main(f"--json {path} {sizes} --pairs 2 --steps 3 --patience 0".split())
     (found,) = json.loads(path.read_text())["sizes"]
     assert found["ours"].keys() == {"TopK", "BatchTopK", "Matryoshka", "ReLU, dense"}
     assert all(record["products"] == pytest.approx(1 / record["ratio"], rel=0.01) for record in found["ours"].values())

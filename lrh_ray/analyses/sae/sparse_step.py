@@ -48,8 +48,8 @@ from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
 TILE_BYTES = 1 << 28
-"""Of pre-activations that are held together. The product packs the encoder anew for every tile of rows: at 256 rows that
-alone makes it a third slower."""
+"""Of pre-activations that are held together. The product packs the encoder anew for every tile of rows; tiles of 256
+rows make it a third slower."""
 LATENT_PARTS = 64
 """Parts into which latents are cut for their update, on any number of threads."""
 
