@@ -98,7 +98,7 @@ def main() -> None:
     }
     facts["shown"] = shown
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    options.json.write_text(json.dumps(facts, indent=1).replace(f"{scratch}/", "") + "\n")
     if not all(shown.values()):
         sys.exit(f"not shown: {[name for name, held in shown.items() if not held]}; see {options.json}")
 
