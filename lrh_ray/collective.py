@@ -13,7 +13,7 @@ What can go wrong: a worker that dies leaves the others waiting in the sum; whoe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, distributed
@@ -25,6 +25,8 @@ class Share:
 
     rank: int
     world: int
+    group: distributed.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    """Who takes part; None: all workers there are."""
 
     def of(self, num: int) -> slice:
         """This worker's rows of a batch of `num`; sizes differ by one at most."""
@@ -36,7 +38,7 @@ def sum_over_workers(tensors: Sequence[Tensor], share: Share) -> None:
     if share.world == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    distributed.all_reduce(flat)
+    distributed.all_reduce(flat, group=share.group)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))

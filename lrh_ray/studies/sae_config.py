@@ -215,7 +215,11 @@ class SaeConfig:
     """Seed of the split, the order of rows, and the first weights."""
 
     workers: TrainConfig = field(default_factory=lambda: TrainConfig(workers=1, cpus=2.0))
-    """Who trains; several workers share the latents out, and all read every row."""
+    """Who trains."""
+
+    latent_parts: int | None = None
+    """Into how many parts several workers cut the latents; those of one part share the rows of a batch. As many as
+    workers: all read every row; 1: each reads its own. None: whatever moves the fewest numbers."""
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -235,5 +239,17 @@ class SaeConfig:
             raise ValueError(
                 f"latents is {self.latents}: {self.workers.workers} workers can share out only a multiple equally"
             )
+        self._require_parts()
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")
+
+    def _require_parts(self) -> None:
+        if (parts := self.latent_parts) is None:
+            return
+        world = self.workers.workers
+        if parts < 1 or world % parts:
+            raise ValueError(f"latent_parts is {parts}: it must divide workers.workers, {world}")
+        if self.batch_rows % (world // parts):
+            raise ValueError(
+                f"batch_rows is {self.batch_rows}: {world // parts} workers of each part share only a multiple equally"
+            )

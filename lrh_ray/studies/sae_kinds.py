@@ -13,14 +13,13 @@ from lrh_ray.analyses.sae.architectures.gated import Gated
 from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader, fold
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
-from lrh_ray.analyses.sae.sharding import ALONE
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import Training
-from lrh_ray.collective import Share
 from lrh_ray.studies.sae_config import (
     BatchTopKKind,
     ConCAKind,
@@ -64,9 +63,9 @@ def make_training(
     *,
     seed: int,
     threads: Executor | None = None,
-    share: Share = ALONE,
+    mesh: Mesh = ALONE,
 ) -> Training:
-    """An autoencoder before its first step, for rows of mean `centre` [D]; `share` says whose latents are made."""
+    """An autoencoder before its first step, for rows of mean `centre` [D]; `mesh` says whose latents and rows."""
     weights = first_weights(config.latents, centre, seed=seed)
     if isinstance(kind, Chosen):
         return SparseTraining(
@@ -75,11 +74,11 @@ def make_training(
             groups=_ends(kind, config.latents),
             auxiliary=Auxiliary(dead_after=config.dead_after),
             threads=threads,
-            share=share,
+            mesh=mesh,
         )
     if isinstance(kind, ConCAKind):
         weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
-    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, share))
+    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, mesh))
 
 
 def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
@@ -89,16 +88,16 @@ def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
 
 
 def _architecture(
-    kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int, share: Share = ALONE
+    kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int, mesh: Mesh = ALONE
 ) -> Architecture:
     warmup = warmup_steps(config)
     match kind:
         case ReluKind():
-            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, share=share), share=share)
+            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, mesh=mesh), mesh=mesh)
         case PAnnealKind() | StructuredKind():
-            return Relu(parameters, _annealed(kind, config, share), _branch(kind), seed=seed, share=share)
+            return Relu(parameters, _annealed(kind, config, mesh), _branch(kind), seed=seed, mesh=mesh)
         case GatedKind():
-            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, share=share), share=share)
+            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, mesh=mesh), mesh=mesh)
         case JumpReluKind():
             return JumpRelu(
                 parameters,
@@ -108,10 +107,10 @@ def _architecture(
                 bandwidth=kind.bandwidth,
                 first_threshold=kind.first_threshold,
                 warmup=warmup,
-                share=share,
+                mesh=mesh,
             )
         case ConCAKind():
-            return ConCA(parameters, weight=kind.weight, norm=kind.norm, share=share)
+            return ConCA(parameters, weight=kind.weight, norm=kind.norm, mesh=mesh)
         case _:
             raise TypeError(f"{kind.kind} has no dense architecture")
 
@@ -122,14 +121,14 @@ def _branch(kind: PAnnealKind | StructuredKind) -> LowRank | None:
     return LowRank(gamma=kind.gamma, rank=kind.rank)
 
 
-def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig, share: Share) -> PowerPenalty:
+def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig, mesh: Mesh) -> PowerPenalty:
     return PowerPenalty(
         weight=kind.weight,
         last_p=kind.last_p,
         from_step=int(ANNEAL_FROM * config.steps),
         to_step=int(ANNEAL_TO * config.steps),
         warmup=warmup_steps(config),
-        share=share,
+        mesh=mesh,
     )
 
 

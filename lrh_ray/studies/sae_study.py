@@ -37,6 +37,7 @@ from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeC
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, ThresholdPass, UnitPass
 from lrh_ray.studies.sae_result import Measured, SiteRows, make_sae_result
+from lrh_ray.studies.sae_sharing import latent_parts
 from lrh_ray.studies.sae_splicing import SpliceTask, held_out_sequences
 from lrh_ray.studies.sae_training import SaeTask, SiteUnit, load_curves, load_training, train_autoencoders
 from lrh_ray.studies.weights import find_checkpoint
@@ -66,6 +67,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             config=config.sae,
             units={site: one.unit for site, one in found.items()},
             documents=_documents(store, rows),
+            parts=latent_parts(config.sae, {site: len(one.unit.centre) for site, one in found.items()}),
         )
         checkpoints = train_autoencoders(task, folder=config.folder / "training", progress=progress)
         progress.begin("measuring autoencoders", len(sites), "sites")
@@ -128,7 +130,7 @@ def _question(store: Store, config: RunConfig) -> Result:
         "sites": list(_sites(config.sae, store)),
         "interval": "95 %, jackknife over groups of held-out documents",
     }
-    del resolved["workers"]
+    del resolved["workers"], resolved["latent_parts"]
     return Result(
         kind="sae",
         title=f"Sparse autoencoders of {config.name}",

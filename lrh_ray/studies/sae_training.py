@@ -7,8 +7,8 @@ A step takes one shuffled batch, which holds the same rows at every site, and ma
 is saved is all that the next step depends on: weights, moments, counters of the dead, annealing, and the place in the
 data; a run that is killed goes on from its last checkpoint as if it had not been.
 
-Several workers share the latents out (`analyses.sae.sharding`): all of them read all rows, and each holds and updates
-its own latents. A checkpoint of theirs is the parts side by side, from which any number of workers goes on.
+Several workers share latents and rows out (`analyses.sae.sharding`, `sae_sharing`); each holds and updates its own
+latents. A checkpoint of theirs is what each holds side by side, from which any number of workers goes on.
 
 What can go wrong: the mistakes of `runtime.train`; rows that are not finite end the run with `NotEnoughData`.
 """
@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
+from lrh_ray.analyses.sae.mesh import make_mesh
 from lrh_ray.analyses.sae.training import Training, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
@@ -67,6 +68,8 @@ class SaeTask:
     units: Mapping[str, SiteUnit]
     documents: tuple[str, ...]
     """Ids of the documents to train on."""
+    parts: int = 1
+    """Into which the latents are cut."""
 
     def open(self, share: Share) -> "SaeLearner":
         return SaeLearner(self, share)
@@ -93,11 +96,11 @@ class SaeLearner:
     """All autoencoders in training."""
 
     def __init__(self, task: SaeTask, share: Share) -> None:
-        self._task, self._share = task, share
+        self._task, self._mesh = task, make_mesh(share, parts=task.parts)
         threads = ThreadPoolExecutor(torch.get_num_threads())
         self._trainings: dict[tuple[str, str], Training] = {
             (site, name): make_training(
-                kind, task.config, unit.centre, seed=task.config.seed, threads=threads, share=share
+                kind, task.config, unit.centre, seed=task.config.seed, threads=threads, mesh=self._mesh
             )
             for site, unit in task.units.items()
             for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
@@ -109,6 +112,8 @@ class SaeLearner:
             list(task.units),
             batch_size=task.config.batch_rows,
             seed=task.config.seed,
+            rank=self._mesh.rows.rank,
+            world=self._mesh.rows.world,
             dtype="float32",
             documents=task.documents,
             sinks=task.config.sinks,
@@ -144,7 +149,7 @@ class SaeLearner:
         """This worker's latents of every autoencoder, a file for each."""
         for (site, name), training in self._trainings.items():
             tensors = {key: value.contiguous() for key, value in training.tensors().items()}
-            save_file(tensors, folder / f"{_stem(site, name)}.{self._share.rank}.safetensors")
+            save_file(tensors, folder / f"{_stem(site, name)}.{self._mesh.everyone.rank}.safetensors")
 
     def save(self, folder: Path) -> None:
         """What all workers have: curves, and the place in the data."""
@@ -195,7 +200,7 @@ def load_curves(checkpoint: Path) -> np.ndarray:
 def _digest(task: SaeTask) -> str:
     """What the run is named by: rows and recipe; who trains does not matter."""
     asked = {**as_plain(task.config), "root": task.root, "documents": digest_json({"ids": list(task.documents)})}
-    del asked["workers"]
+    del asked["workers"], asked["latent_parts"]
     return digest_json(asked)
 
 

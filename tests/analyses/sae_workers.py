@@ -1,4 +1,4 @@
-"""Training on two workers of a gloo group: what each process of `test_analyses_sae_sharded` runs."""
+"""Training on several workers of a gloo group: what each process of `test_analyses_sae_sharded` runs."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,7 @@ from lrh_ray.analyses.sae.architectures.gated import Gated
 from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
+from lrh_ray.analyses.sae.mesh import make_mesh
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
@@ -24,7 +25,12 @@ KINDS = (
     *("topk", "topk with dead", "batchtopk", "matryoshka with dead"),
     *("relu", "p-annealed", "gated", "jumprelu", "jumprelu to a target", "conca layer", "conca group", "conca batch"),
 )
+GRIDS = {2: (1, 2), 4: (2,)}
+"""Numbers of workers, and the parts that their latents are cut into; workers of one part share the rows."""
 CASES = (*((kind, torch.float64) for kind in KINDS), ("topk", torch.float32))
+FEW_CASES = tuple(
+    (kind, torch.float64) for kind in ("topk with dead", "batchtopk", "jumprelu to a target", "conca batch")
+)
 
 
 def rows_of(step):
@@ -32,49 +38,57 @@ def rows_of(step):
     return 0.7 * noise + np.random.default_rng(6).standard_normal(WIDTH)
 
 
-def make(kind, share, dtype=torch.float64):
+def make(kind, mesh, dtype=torch.float64):
     weights = first_weights(LATENTS, rows_of(0).mean(axis=0), seed=0, dtype=dtype)
     dead = Auxiliary(dead_after=ROWS if "dead" in kind else 10**9, k=5)
     if kind.startswith("topk"):
-        return SparseTraining(weights, TopK(k=4), auxiliary=dead, share=share)
+        return SparseTraining(weights, TopK(k=4), auxiliary=dead, mesh=mesh)
     if kind in ("batchtopk", "matryoshka with dead"):
         groups = (10, 40, LATENTS) if "matryoshka" in kind else ()
-        return SparseTraining(weights, BatchTopK(k=4), groups=groups, auxiliary=dead, share=share)
+        return SparseTraining(weights, BatchTopK(k=4), groups=groups, auxiliary=dead, mesh=mesh)
     own = dict(weights.named())
     if kind.startswith("jumprelu"):
         penalty = "quadratic" if "target" in kind else "step"
         return DenseTraining(
-            JumpRelu(own, weight=0.05, penalty=penalty, target=5, bandwidth=0.3, first_threshold=0.3, share=share)
+            JumpRelu(own, weight=0.05, penalty=penalty, target=5, bandwidth=0.3, first_threshold=0.3, mesh=mesh)
         )
     if kind.startswith("conca"):
-        return DenseTraining(ConCA(own, weight=0.01, norm=kind.removeprefix("conca "), share=share))
+        return DenseTraining(ConCA(own, weight=0.01, norm=kind.removeprefix("conca "), mesh=mesh))
     annealing = {"last_p": 0.3, "from_step": 20, "to_step": 80} if kind == "p-annealed" else {}
-    penalty = PowerPenalty(weight=0.05, share=share, **annealing)
-    return DenseTraining((Gated if kind == "gated" else Relu)(own, penalty, share=share))
+    penalty = PowerPenalty(weight=0.05, mesh=mesh, **annealing)
+    return DenseTraining((Gated if kind == "gated" else Relu)(own, penalty, mesh=mesh))
 
 
-def run(kind, share, steps=STEPS, start=None, dtype=torch.float64):
+def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64):
     """Tensors after `steps` steps, and the facts of each."""
-    training = make(kind, share, dtype)
+    training = make(kind, mesh, dtype)
     first = 0
     if start is not None:
         training.load(start)
         first = int(start["steps"])
     facts = [
-        training.step(torch.from_numpy(rows_of(step)).to(dtype).numpy(), rate=RATE) for step in range(first, steps)
+        training.step(torch.from_numpy(rows_of(step)[mesh.rows.of(ROWS)]).to(dtype).numpy(), rate=RATE)
+        for step in range(first, steps)
     ]
     told = [[one.loss, one.penalty, one.l0, one.dead] for one in facts]
     return {name: tensor.contiguous() for name, tensor in training.tensors().items()}, np.array(told)
 
 
-def main(rank, folder):
+def main(rank, folder, world):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
-    for kind, dtype in CASES:
-        tensors, facts = run(kind, Share(rank=rank, world=2), dtype=dtype)
-        save_file({**tensors, "facts": torch.from_numpy(facts)}, folder / f"{kind}-{dtype}-{rank}.safetensors")
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world)
+    for parts in GRIDS[world]:
+        mesh = make_mesh(Share(rank=rank, world=world), parts=parts)
+        for kind, dtype in CASES if world == 2 else FEW_CASES:
+            tensors, facts = run(kind, mesh, dtype=dtype)
+            name = file_name(kind, dtype, world, parts, mesh.everyone.rank)
+            save_file({**tensors, "facts": torch.from_numpy(facts)}, folder / name)
     distributed.destroy_process_group()
 
 
+def file_name(kind, dtype, world, parts, place):
+    return f"{kind}-{dtype}-{world}-{parts}-{place}.safetensors"
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

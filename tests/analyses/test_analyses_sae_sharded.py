@@ -1,76 +1,120 @@
-"""Two workers that share the latents out make the steps of one: the same choices, the same weights up to rounding."""
+"""Workers that share latents and rows out make the steps of one: the same choices, the same weights up to rounding."""
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sae_workers
 import torch
-from sae_workers import CASES, LATENTS, STEPS, make, run
+from sae_workers import CASES, FEW_CASES, GRIDS, LATENTS, STEPS, file_name, make, run
 from safetensors.torch import load_file
 
 from lrh_ray.analyses.sae.architectures.conca import ConCA
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
-from lrh_ray.analyses.sae.sharding import ALONE, Shard
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh, make_mesh
+from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import joined
 from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError
 
-TWO = Share(rank=0, world=2)
+TWO_PARTS = Mesh(latents=Share(rank=0, world=2))
+TWO_OF_ROWS = Mesh(rows=Share(rank=0, world=2))
+RUNS = (
+    *((case, 2, 2) for case in CASES),
+    *((case, 2, 1) for case in CASES),
+    *((case, 4, 2) for case in FEW_CASES),
+)
+
+
+def told(run_of):
+    (kind, dtype), world, parts = run_of
+    return f"{kind} in {dtype}, {world} workers, {parts} parts"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workers")
-    command = [sys.executable, str(Path(sae_workers.__file__))]
-    workers = [subprocess.Popen([*command, str(rank), str(folder)]) for rank in range(2)]
-    assert [worker.wait(timeout=280) for worker in workers] == [0, 0]
-    return {
-        case: [load_file(folder / "{}-{}-{}.safetensors".format(*case, rank)) for rank in range(2)] for case in CASES
-    }
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("workers")
+    for world in GRIDS:
+        (place / str(world)).mkdir()
+        command = [sys.executable, str(Path(sae_workers.__file__))]
+        workers = [
+            subprocess.Popen([*command, str(rank), str(place / str(world)), str(world)]) for rank in range(world)
+        ]
+        assert [worker.wait(timeout=280) for worker in workers] == [0] * world
+    return place
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} in {case[1]}")
-def test_a_hundred_steps_of_two_workers_are_those_of_one(shared, case):
+def parts_of(folder, case, world, parts):
+    names = [file_name(*case, world, parts, place) for place in range(world)]
+    return [load_file(folder / str(world) / name) for name in names]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return cache(lambda kind, dtype: run(kind, ALONE, dtype=dtype))
+
+
+@pytest.mark.parametrize("run_of", RUNS, ids=told)
+def test_a_hundred_steps_of_several_workers_are_those_of_one(folder, alone, run_of):
     """In float32 rounding decides the sign of what is nearly 0, and Adam makes a step of it; TopK stands even that."""
-    kind, dtype = case
-    parts = [dict(part) for part in shared[case]]
+    (kind, dtype), world, _ = run_of
+    parts = parts_of(folder, *run_of)
     told = [part.pop("facts").numpy() for part in parts]
-    whole, facts = run(kind, ALONE, dtype=dtype)
-    np.testing.assert_array_equal(told[0], told[1])  # all workers are told the same
+    whole, facts = alone(kind, dtype)
+    for others in told[1:]:
+        np.testing.assert_array_equal(told[0], others)  # all workers are told the same
     np.testing.assert_allclose(told[0], facts, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(told[0][:, 2:], facts[:, 2:])  # the same choices, the same dead
     if "dead" in kind:
         assert facts[:, 3].any()
     for part in parts:
         assert torch.equal(part["parameter.decoder_bias"], parts[0]["parameter.decoder_bias"])
-        assert len(part["parameter.decoder"]) == LATENTS // 2
+        assert len(part["parameter.decoder"]) == LATENTS // world
     for name, tensor in joined(parts).items():
         if name.startswith("parameter."):
             torch.testing.assert_close(tensor, whole[name], rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-7)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("kind", ["topk with dead", "p-annealed"])
-def test_one_worker_goes_on_from_what_two_have_left(shared, kind):
+def test_one_worker_goes_on_from_what_two_have_left(folder, alone, kind, parts):
     """The state of two workers, joined, is one that a run of another size goes on from as its own would."""
-    parts = [{name: tensor for name, tensor in part.items() if name != "facts"} for part in shared[kind, torch.float64]]
-    whole, _ = run(kind, ALONE)
-    here, mine = run(kind, ALONE, STEPS + 20, joined(parts)), run(kind, ALONE, STEPS + 20, whole)
+    files = parts_of(folder, (kind, torch.float64), 2, parts)
+    states = [{name: tensor for name, tensor in part.items() if name != "facts"} for part in files]
+    whole, _ = alone(kind, torch.float64)
+    here, mine = run(kind, ALONE, STEPS + 20, joined(states)), run(kind, ALONE, STEPS + 20, whole)
     np.testing.assert_allclose(here[1][:, 0], mine[1][:, 0], rtol=1e-5)
     again = make(kind, ALONE)
-    again.load(joined(parts))
+    again.load(joined(states))
     for name, tensor in again.tensors().items():
-        torch.testing.assert_close(tensor, joined(parts)[name], rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(tensor, joined(states)[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_every_latent_is_held_once_and_computed_by_all_that_share_its_rows():
+    for parts, columns in ((1, 4), (2, 2), (4, 1)):
+        shards = [
+            Shard(mesh=Mesh(latents=Share(rank=part, world=parts), rows=Share(rank=row, world=columns)), num_latents=24)
+            for part in range(parts)
+            for row in range(columns)
+        ]
+        held = [latent for shard in shards for latent in range(24)[shard.held]]
+        assert held == list(range(24))
+        for shard in shards:
+            assert range(24)[shard.part][shard.held_of_part] == range(24)[shard.held]
 
 
 def test_what_cannot_be_shared_out_is_named():
     own = dict(sae_workers.first_weights(LATENTS, np.zeros(4), seed=0).named())
-    with pytest.raises(ConfigError, match="97 latents cannot be shared out equally over 2"):
-        Shard(share=TWO, num_latents=97)
-    with pytest.raises(ConfigError, match="one worker"):
-        Relu(own, PowerPenalty(weight=1), LowRank(), share=TWO)
+    for mesh in (TWO_PARTS, TWO_OF_ROWS):
+        with pytest.raises(ConfigError, match="97 latents cannot be shared out equally over 2"):
+            Shard(mesh=mesh, num_latents=97)
+        with pytest.raises(ConfigError, match="one worker"):
+            Relu(own, PowerPenalty(weight=1), LowRank(), mesh=mesh)
     with pytest.raises(ConfigError, match="whole groups"):
-        ConCA(own, norm="group", groups=3, share=TWO)
+        ConCA(own, norm="group", groups=3, mesh=TWO_PARTS)
+    with pytest.raises(ConfigError, match="3 workers cannot hold 2 parts"):
+        make_mesh(Share(rank=0, world=3), parts=2)

@@ -149,12 +149,18 @@ def test_the_same_question_has_the_same_answer(material, root, tmp_path, cluster
     assert json.dumps([m.value for m in whole.measures]) == json.dumps([m.value for m in again.measures])
 
 
-def test_two_workers_share_the_latents_and_agree_with_one(material, root, tmp_path, cluster):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_workers_share_the_work_and_agree_with_one(material, root, tmp_path, cluster, parts):
     """Through Ray Train, with a checkpoint of two parts that is read as one."""
     found = []
-    for workers in (1, 2):
+    for workers, cut in ((1, 1), (2, parts)):
         config = asking(
-            material, root, "sae.steps=40", "sae.checkpoints=2", f"sae.workers={{workers: {workers}, cpus: 1}}"
+            material,
+            root,
+            "sae.steps=40",
+            "sae.checkpoints=2",
+            f"sae.workers={{workers: {workers}, cpus: 1}}",
+            f"sae.latent_parts={cut}",
         )
         found.append(load_result(autoencoders(replace(config, runs=str(tmp_path / str(workers))))))
     one, two = found
@@ -178,6 +184,8 @@ def test_two_workers_share_the_latents_and_agree_with_one(material, root, tmp_pa
         ("sae.batch_rows=100000", NotEnoughData, "sae.batch_rows"),
         ("sae.groups=40", NotEnoughData, "sae.groups"),
         ("sae.workers={workers: 3}", ConfigError, "only a multiple"),
+        ("sae.workers={workers: 2}; sae.latent_parts=3", ConfigError, "latent_parts is 3"),
+        ("sae.workers={workers: 2}; sae.latent_parts=1; sae.batch_rows=63", ConfigError, "batch_rows is 63"),
         ("sae.workers={workers: 2}; sae.kinds=[{kind: structured}]", ConfigError, "needs one worker"),
     ],
 )

@@ -20,9 +20,9 @@ from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.facts import StepFacts, require_finite
 from lrh_ray.analyses.sae.linear import unit_rows, without_parallel
 from lrh_ray.analyses.sae.parameters import AdamRates
-from lrh_ray.analyses.sae.parts import sum_of_parts
-from lrh_ray.analyses.sae.sharding import Shard
-from lrh_ray.analyses.sae.training import belongs_to_all
+from lrh_ray.analyses.sae.parts import mean_of_rows, sum_of_parts
+from lrh_ray.analyses.sae.training import of_latents
+from lrh_ray.collective import sum_over_workers
 from lrh_ray.optimisers import restore_state, state_tensors
 
 
@@ -32,9 +32,8 @@ class DenseTraining:
     def __init__(self, architecture: Architecture, *, rates: AdamRates | None = None) -> None:
         """Take the architecture's parameters over; a step changes them in place."""
         self.architecture = architecture
-        own = len(architecture.parameters["decoder"])
-        self._num_latents = own * architecture.share.world
-        self.since_fired = np.zeros(own, dtype=np.int64)
+        self._shard = architecture.shard
+        self.since_fired = np.zeros(len(architecture.parameters["decoder"]), dtype=np.int64)
         self.steps = 0
         constants = rates or AdamRates()
         self._parameters = [tensor.requires_grad_() for tensor in architecture.parameters.values()]
@@ -49,9 +48,12 @@ class DenseTraining:
             NotEnoughData: A row is not finite; nothing was changed.
         """
         found = self.architecture.loss(torch.from_numpy(rows), self.steps)
-        require_finite(found.total.item(), rows)
+        share = self.architecture.rows
+        total, square = mean_of_rows(torch.stack([found.total, found.square]).detach(), share).tolist()
+        require_finite(total, rows, share)
         self._adam.zero_grad()
-        found.total.backward()  # type: ignore[no-untyped-call]
+        (found.total / share.world).backward()  # type: ignore[no-untyped-call]
+        sum_over_workers([tensor.grad for tensor in self._parameters if tensor.grad is not None], share)
         decoder = self.architecture.parameters["decoder"]
         if self.architecture.unit_decoder:
             without_parallel(decoder)
@@ -61,16 +63,20 @@ class DenseTraining:
             unit_rows(decoder)
         self.architecture.done(self.steps)
         self.steps += 1
-        return self._facts(found)
+        l0, silent = self._count(found)
+        return StepFacts(loss=square, penalty=total - square, l0=l0, dead=silent)
 
-    def _facts(self, found: Loss) -> StepFacts:
-        fired = found.codes.detach() > 0
-        self.since_fired += len(fired)
-        self.since_fired[fired.any(dim=0).numpy()] = 0
-        counts = torch.stack([fired.sum(), torch.from_numpy(self.since_fired > 0).sum()])
-        codes, silent = sum_of_parts(counts, self.architecture.share).tolist()
-        penalty = (found.total - found.square).item()
-        return StepFacts(loss=found.square.item(), penalty=penalty, l0=codes / len(fired), dead=silent)
+    def _count(self, found: Loss) -> tuple[float, int]:
+        """Codes of a row, and latents that have not fired in this batch; rows since each fired."""
+        share, fired = self.architecture.rows, found.codes.detach() > 0
+        per_latent = fired.sum(dim=0)
+        sum_over_workers([per_latent], share)
+        num_rows = len(fired) * share.world
+        self.since_fired += num_rows
+        self.since_fired[(per_latent > 0).numpy()] = 0
+        counts = torch.stack([per_latent.sum(), (per_latent == 0).sum()])
+        codes, silent = sum_of_parts(counts, self.architecture.latents).tolist()
+        return codes / num_rows, silent
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -78,14 +84,15 @@ class DenseTraining:
         return {name: tensor.detach() for name, tensor in self.architecture.parameters.items()}
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """All that a resumed run needs, under names for a file."""
-        return {
+        """All that a resumed run needs of the latents that this worker holds, under names for a file."""
+        of_part = {
             **{f"parameter.{name}": tensor.detach() for name, tensor in self.architecture.parameters.items()},
             **{f"adam.{self._named(key)}": tensor for key, tensor in state_tensors(self._adam).items()},
             **{f"own.{name}": tensor for name, tensor in self.architecture.tensors().items()},
             "since_fired": torch.from_numpy(self.since_fired),
             "steps": torch.tensor(self.steps),
         }
+        return of_latents(of_part, self._shard.held_of_part)
 
     def _named(self, key: str) -> str:
         """The optimiser's `NUMBER.moment` as `PARAMETER.moment`."""
@@ -99,8 +106,7 @@ class DenseTraining:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors` of all latents."""
-        latents = Shard(share=self.architecture.share, num_latents=self._num_latents).own
-        own = {name: tensor if belongs_to_all(name) else tensor[latents] for name, tensor in tensors.items()}
+        own = of_latents(tensors, self._shard.part)
         for name, tensor in self.architecture.parameters.items():
             tensor.copy_(own[f"parameter.{name}"])
         restore_state(self._adam, {self._numbered(key): value for key, value in _without("adam.", own).items()})

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from lrh_ray.analyses.sae.mesh import ONE
+from lrh_ray.collective import Share, sum_over_workers
 from lrh_ray.errors import NotEnoughData
 
 
@@ -21,14 +24,15 @@ class StepFacts:
     """Latents that count as dead."""
 
 
-def require_finite(loss: float, rows: np.ndarray) -> None:
-    """Refuse a batch whose loss is not finite.
+def require_finite(loss: float, rows: np.ndarray, share: Share = ONE) -> None:
+    """Refuse a batch whose loss is not finite; of several workers that share its rows all do, or none.
 
     Raises:
         NotEnoughData: With the rows that are to blame, or none of them.
     """
     if np.isfinite(loss):
         return
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    cause = f"the first at place {bad[0]}" if len(bad) else "but the loss outgrew its number format: lower the rate"
-    raise NotEnoughData(f"{len(bad)} of the {len(rows)} rows of a batch are not finite, {cause}.")
+    bad = torch.from_numpy(~np.isfinite(rows).all(axis=1)).sum()
+    sum_over_workers([bad], share)
+    cause = "" if bad else ", but the loss outgrew its number format: lower the rate"
+    raise NotEnoughData(f"{int(bad)} of the {len(rows) * share.world} rows of a batch are not finite{cause}.")

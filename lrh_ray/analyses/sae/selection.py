@@ -42,7 +42,7 @@ class Selection(Protocol):
     """Chooses the codes of a batch; may keep what makes the next choice cheaper, never what changes it."""
 
     def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard) -> Codes:
-        """Codes of this worker's latents, of the choice among those of all workers."""
+        """Codes of this worker's rows and latents, of the choice among those of all workers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,20 +77,21 @@ class BatchTopK:
             ConfigError: k is not one of 1 ... M.
         """
         require_k(self.k, shard.num_latents)
-        wanted = num_rows * self.k
+        wanted = num_rows * shard.mesh.rows.world * self.k
         found = _of_all(_candidates(tiles, bias, SLACK * self.threshold, self.k, threads), num_rows, shard)
         if len(found.value) < wanted:
             bound = self._safe_bound(tiles, bias, num_rows, threads, shard)
             found = _of_all(_candidates(tiles, bias, bound, self.k, threads), num_rows, shard)
         codes, self.threshold = _largest(found, wanted)
-        return shard.kept(codes)
+        return shard.kept(shard.own_rows(codes))
 
     def _safe_bound(
         self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard
     ) -> float:
         """The N k-th largest of some of the values, which is at most that of all; 0 where there are not so many."""
-        some = shard.joined(top_codes(tiles, bias, num_rows, min(2 * self.k, len(bias)), threads))
-        values, wanted = some.value[some.mask() & (some.value > 0)], num_rows * self.k
+        own = shard.joined(top_codes(tiles, bias, num_rows, min(2 * self.k, len(bias)), threads))
+        some = shard.codes_of_all_rows(own)
+        values, wanted = some.value[some.mask() & (some.value > 0)], len(some.count) * self.k
         return float(kth_largest(values, len(values), wanted)) if len(values) >= wanted else 0.0
 
 
@@ -169,16 +170,16 @@ def _candidates(tiles: Tiles, bias: np.ndarray, bound: float, k: int, threads: E
 
 
 def _of_all(found: _Candidates, num_rows: int, shard: Shard) -> _Candidates:
-    """The candidates of all workers under global numbers."""
-    if shard.alone:
+    """The candidates of all workers, of all rows and under global numbers."""
+    if shard.alone and shard.has_all_rows:
         return found
     count = found.count if len(found.count) else np.zeros(num_rows, np.int64)
     width = max(1, int(count.max(initial=0)))
     inside = np.arange(width) < count[:, None]
     value, index = np.full(inside.shape, -1, found.value.dtype), np.zeros(inside.shape, np.int32)
     value[inside], index[inside] = found.value, found.index
-    every = shard.joined(Codes(value=value, index=index, count=count))
-    there = every.value > 0
+    every = shard.codes_of_all_rows(shard.joined(Codes(value=value, index=index, count=count)))
+    there = every.mask() & (every.value > 0)
     return _Candidates(value=every.value[there], index=every.index[there], count=there.sum(axis=1))
 
 

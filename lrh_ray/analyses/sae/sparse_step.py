@@ -30,6 +30,7 @@ import torch
 
 from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.facts import StepFacts, require_finite
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
 from lrh_ray.analyses.sae.row_kernels import (
     adam,
@@ -41,15 +42,15 @@ from lrh_ray.analyses.sae.row_kernels import (
     update_latents,
 )
 from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, top_codes, top_of_joined
-from lrh_ray.analyses.sae.sharding import ALONE, Shard
-from lrh_ray.analyses.sae.training import belongs_to_all
-from lrh_ray.collective import Share
+from lrh_ray.analyses.sae.sharding import Shard
+from lrh_ray.analyses.sae.training import of_latents
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
 TILE_BYTES = 1 << 28
 """Of pre-activations that are held together. The product packs the encoder anew for every tile of rows; tiles of 256
 rows make it a third slower."""
+LATENT_TENSORS = ("encoder", "encoder_bias", "decoder")
 LATENT_PARTS = 64
 """Parts into which latents are cut for their update, on any number of threads."""
 
@@ -68,17 +69,36 @@ class Auxiliary:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Explained:
-    """Codes beside the errors [G, N, D] they leave (already 2 / (N G) times) and their gradients [N, K]."""
+    """Codes beside errors [G, N, D] they leave (already 2 / (N G) times), squares [G, N], gradients of codes [N, K]."""
 
     codes: Codes
     errors: np.ndarray
     pull: np.ndarray
-    loss: float
+    squares: np.ndarray
 
-    def by_latent(self, num_latents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    @property
+    def loss(self) -> float:
+        return float(self.squares.mean(dtype=np.float64))
+
+    def of_all_rows(self, shard: Shard) -> "_Explained":
+        """With the rows of all workers that share them."""
+        if shard.has_all_rows:
+            return self
+        pulls = Codes(value=self.pull, index=self.codes.index, count=self.codes.count)
+        return _Explained(
+            codes=shard.codes_of_all_rows(self.codes),
+            errors=shard.of_all_rows(self.errors, axis=1),
+            pull=shard.codes_of_all_rows(pulls).value,
+            squares=shard.of_all_rows(self.squares, axis=1),
+        )
+
+    def by_latent(
+        self, num_latents: int, held: slice
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What `update_latents` reads of the latents held."""
         start, entry = np.empty(num_latents + 1, np.int64), np.empty(max(1, self.codes.num), np.int64)
         by_latent(self.codes.index, self.codes.count, start, entry)
-        return start, entry, self.codes.value, self.pull, self.errors
+        return start[held.start : held.stop + 1], entry, self.codes.value, self.pull, self.errors
 
 
 class SparseTraining:
@@ -93,7 +113,7 @@ class SparseTraining:
         auxiliary: Auxiliary | None = None,
         rates: AdamRates | None = None,
         threads: Executor | None = None,
-        share: Share = ALONE,
+        mesh: Mesh = ALONE,
     ) -> None:
         """Take the weights over; a step changes them in place.
 
@@ -104,7 +124,7 @@ class SparseTraining:
             auxiliary: How the dead are revived.
             rates: Constants of Adam.
             threads: Where loops run beside the caller's; None runs them in its own thread.
-            share: This worker's place among those that share the latents out; all of them see the same rows.
+            mesh: This worker's place among those that share latents and rows out.
 
         Raises:
             ConfigError: Groups that do not end with all latents, or latents that cannot be shared out equally.
@@ -115,19 +135,19 @@ class SparseTraining:
                 f"groups is {ends!r}; give ends of nested groups, ascending, the last of them the number of latents, "
                 f"{weights.num_latents}."
             )
-        self._shard = Shard(share=share, num_latents=weights.num_latents)
-        self.weights = weights if self._shard.alone else weights.of_latents(self._shard.own)
-        self.adam = AdamState.of(self.weights)
+        self._shard = Shard(mesh=mesh, num_latents=weights.num_latents)
+        self.weights = weights if self._shard.alone else weights.of_latents(self._shard.part)
+        self.adam = AdamState.of(self.weights.of_latents(self._shard.held_of_part))
         self.since_fired = np.zeros(self.weights.num_latents, dtype=np.int64)
         self._selection, self._threads = selection, threads
         self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
-        latents = np.arange(weights.num_latents)[self._shard.own]
+        latents = np.arange(weights.num_latents)[self._shard.part]
         self._group = np.searchsorted(np.array(ends), latents, side="right").astype(np.int32)
         self._num_groups = len(ends)
         self._buffer = torch.empty(0)
 
     def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
-        """Make one step on rows [N, D] of the weights' dtype.
+        """Make one step on rows [N, D] of the weights' dtype; of workers that share the rows each has equally many.
 
         Raises:
             NotEnoughData: A row is not finite; nothing was changed.
@@ -136,35 +156,41 @@ class SparseTraining:
         centred = rows - offset
         tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
         codes = self._selection(tiles, self.weights.encoder_bias.numpy(), len(rows), self._threads, self._shard)
-        main = self._explained(codes, -centred)
-        require_finite(main.loss, rows)
+        own = self._explained(codes, -centred)
+        main = own.of_all_rows(self._shard)
+        require_finite(main.loss, rows, self._shard.mesh.rows)
         dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
-        num_dead, num_codes = self._shard.summed(np.array([len(dead), codes.num])).tolist()
-        auxiliary = self._revived(dead, num_dead, main, centred)
-        self._update(main, auxiliary, centred, rate)
-        self._count(codes)
-        penalty = self._auxiliary.weight * auxiliary.loss
-        return StepFacts(loss=main.loss, penalty=penalty, l0=num_codes / len(rows), dead=num_dead)
+        num_dead, num_codes = self._shard.summed(np.array([len(dead), main.codes.num])).tolist()
+        auxiliary = self._revived(dead, num_dead, own, centred).of_all_rows(self._shard)
+        self._update(main, auxiliary, self._shard.of_all_rows(centred), rate)
+        self._count(main.codes)
+        penalty, num_rows = self._auxiliary.weight * auxiliary.loss, len(main.codes.count)
+        return StepFacts(loss=main.loss, penalty=penalty, l0=num_codes / num_rows, dead=num_dead)
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
         """The weights by name."""
         return dict(self.weights.named())
 
+    def _of_part(self) -> dict[str, torch.Tensor]:
+        """What this worker has of every latent of its part."""
+        own = {f"parameter.{name}": tensor for name, tensor in self.weights.named()}
+        return {**own, "since_fired": torch.from_numpy(self.since_fired)}
+
+    def _of_held(self) -> dict[str, torch.Tensor]:
+        """What it has only of the latents that it updates."""
+        return {f"adam.{name}": tensor for name, tensor in self.adam.tensors().items()}
+
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that a resumed run needs of this worker's latents, under names for a file."""
-        return {
-            **{f"parameter.{name}": tensor for name, tensor in self.weights.named()},
-            **{f"adam.{name}": tensor for name, tensor in self.adam.tensors().items()},
-            "since_fired": torch.from_numpy(self.since_fired),
-            "steps": torch.tensor(self.adam.steps),
-        }
+        """All that a resumed run needs of the latents that this worker holds, under names for a file."""
+        held = of_latents(self._of_part(), self._shard.held_of_part)
+        return {**held, **self._of_held(), "steps": torch.tensor(self.adam.steps)}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from `tensors` of all latents."""
-        for name, tensor in self.tensors().items():
-            if name != "steps":
-                tensor.copy_(tensors[name] if belongs_to_all(name) else tensors[name][self._shard.own])
+        for own, latents in ((self._of_part(), self._shard.part), (self._of_held(), self._shard.held)):
+            for name, tensor in of_latents({name: tensors[name] for name in own}, latents).items():
+                own[name].copy_(tensor)
         self.adam.steps = int(tensors["steps"])
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
@@ -186,7 +212,8 @@ class SparseTraining:
         """Errors of codes @ decoder + offset, in all groups or in one."""
         num, decoder = self._num_groups if nested else 1, self.weights.decoder.numpy()
         errors, pull = np.empty((num, *offset.shape), offset.dtype), np.empty_like(codes.value)
-        squares, scale = np.empty((num, len(offset)), offset.dtype), offset.dtype.type(2 * weight / (len(offset) * num))
+        scale = offset.dtype.type(2 * weight / (len(offset) * self._shard.mesh.rows.world * num))
+        squares = np.empty((num, len(offset)), offset.dtype)
 
         if num == 1 and self._shard.alone:
 
@@ -198,7 +225,7 @@ class SparseTraining:
             self._over_rows(decode, len(offset))
         else:
             self._decode_parts(codes, offset, scale, errors, pull, squares)
-        return _Explained(codes=codes, errors=errors, pull=pull, loss=float(squares.mean(dtype=np.float64)))
+        return _Explained(codes=codes, errors=errors, pull=pull, squares=squares)
 
     def _decode_parts(
         self,
@@ -239,11 +266,11 @@ class SparseTraining:
         k = min(num_dead, self._auxiliary.k or max(1, width // 2))
         if not k or not self._auxiliary.weight:
             nothing = _no_codes(num_rows, centred.dtype)
-            return _Explained(codes=nothing, errors=main.errors, pull=nothing.value, loss=0.0)
+            return _Explained(codes=nothing, errors=main.errors, pull=nothing.value, squares=np.zeros((1, num_rows)))
         codes = self._of_dead(dead, k, centred)
         if not self._shard.alone:
             codes = self._shard.kept(top_of_joined(self._shard.joined(codes), k))
-        left = main.errors[-1] * (num_rows * self._num_groups / 2)
+        left = main.errors[-1] * (num_rows * self._shard.mesh.rows.world * self._num_groups / 2)
         return self._explained(codes, left, nested=False, weight=self._auxiliary.weight)
 
     def _of_dead(self, dead: np.ndarray, k: int, centred: np.ndarray) -> Codes:
@@ -257,24 +284,30 @@ class SparseTraining:
         return Codes(value=found.value, index=latents, count=found.count)
 
     def _update(self, main: _Explained, auxiliary: _Explained, centred: np.ndarray, rate: float) -> None:
-        weights, moments = self.weights, self.adam
+        """Adam's step of the latents that this worker holds, from the codes of all rows."""
+        weights, moments, held = self.weights, self.adam, self._shard.held_of_part
         moments.steps += 1
         rates = self._rates.at(moments.steps, rate, centred.dtype)
-        num, size = weights.num_latents, -(-weights.num_latents // LATENT_PARTS)
+        num = held.stop - held.start
+        size = -(-num // LATENT_PARTS)
         through = np.zeros((-(-num // size), centred.shape[1]), centred.dtype)
-        codes, dead_codes = main.by_latent(num), auxiliary.by_latent(num)
+        codes, dead_codes = (one.by_latent(weights.num_latents, held) for one in (main, auxiliary))
         encoder, decoder, bias = (
-            tuple(getattr(part, name).numpy() for part in (weights, moments.first, moments.second))
+            (
+                getattr(weights, name).numpy()[held],
+                getattr(moments.first, name).numpy(),
+                getattr(moments.second, name).numpy(),
+            )
             for name in ("encoder", "decoder", "encoder_bias")
         )
 
         def update(first: int, last: int) -> None:
-            own = through[first // size]
-            update_latents(first, last, codes, dead_codes, self._group, centred, encoder, decoder, bias, rates, own)
+            own, group = through[first // size], self._group[held]
+            update_latents(first, last, codes, dead_codes, group, centred, encoder, decoder, bias, rates, own)
 
         for _ in in_parts(update, num, size=size, threads=self._threads):
             pass
-        gradient = main.errors[0].sum(axis=0) - self._shard.summed(through.sum(axis=0))
+        gradient = main.errors[0].sum(axis=0) - self._shard.summed_over_all(through.sum(axis=0))
         adam(
             weights.decoder_bias.numpy(),
             gradient,
@@ -282,6 +315,15 @@ class SparseTraining:
             moments.second.decoder_bias.numpy(),
             rates,
         )
+        self._tell()
+
+    def _tell(self) -> None:
+        """Bring the latents of the part that other workers hold to their state."""
+        if self._shard.has_all_rows:
+            return
+        for name in LATENT_TENSORS:
+            part = getattr(self.weights, name).numpy()
+            part[:] = self._shard.of_all_rows(part[self._shard.held_of_part])
 
     def _count(self, codes: Codes) -> None:
         """Rows since each latent fired."""

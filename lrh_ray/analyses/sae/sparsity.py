@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lrh_ray.analyses.sae.parts import sum_of_parts
-from lrh_ray.analyses.sae.sharding import ALONE
-from lrh_ray.collective import Share
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
+from lrh_ray.analyses.sae.parts import mean_of_rows, sum_of_parts
 
 FLOOR = 1e-6
 
@@ -37,7 +36,7 @@ class PowerPenalty:
     changes: int = 10
     memory: int = 10
     warmup: int = 0
-    share: Share = ALONE
+    mesh: Mesh = ALONE
     factor: float = field(default=1.0, init=False)
     """What annealing has made of the weight."""
     sums: Tensor = field(init=False)
@@ -92,4 +91,4 @@ class PowerPenalty:
 
     def _mean_power(self, codes: Tensor, p: float) -> Tensor:
         powers = codes if p == 1 else torch.where(codes > 0, codes.clamp_min(FLOOR).pow(p), torch.zeros_like(codes))
-        return sum_of_parts(powers.sum(dim=1).mean(), self.share)
+        return mean_of_rows(sum_of_parts(powers.sum(dim=1).mean(), self.mesh.latents), self.mesh.rows)

@@ -37,6 +37,11 @@ def belongs_to_all(name: str) -> bool:
     return "decoder_bias" in name or name in ("steps", "own.factor", "own.sums") or name.endswith(".step")
 
 
+def of_latents(tensors: Mapping[str, Tensor], latents: slice) -> dict[str, Tensor]:
+    """Of some latents; what belongs to all of them stays whole."""
+    return {name: tensor if belongs_to_all(name) else tensor[latents] for name, tensor in tensors.items()}
+
+
 def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """`Training.tensors` of all workers, in order, as one worker would have them."""
     return {

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parts import sum_of_parts, used_in_parts
-from lrh_ray.analyses.sae.sharding import ALONE, Shard
+from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.collective import Share
 
@@ -16,7 +17,7 @@ from lrh_ray.collective import Share
 class Loss:
     """What a batch says: `total` is what training lowers, `square` the squared error, both per row; codes [N, M].
 
-    Losses are those of all workers, codes those of this worker's latents.
+    Losses are those of all latents and of this worker's rows, codes those of this worker's latents and rows.
     """
 
     total: Tensor
@@ -31,17 +32,27 @@ class Architecture(ABC):
     """Whether decoder rows have length 1."""
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], penalty: PowerPenalty | None = None, *, share: Share = ALONE
+        self, parameters: Mapping[str, Tensor], penalty: PowerPenalty | None = None, *, mesh: Mesh = ALONE
     ) -> None:
         """Parameters under names for a file: `decoder` [M, D], `decoder_bias` [D] and what the codes are made with.
 
-        Where latents are shared out, `parameters` are those of all; this worker keeps its own, and `share` says which.
+        Where latents are shared out, `parameters` are those of all; this worker keeps its part, and `mesh` says which.
         """
-        own = Shard(share=share, num_latents=len(parameters["decoder"])).own
-        self.share, self._penalty = share, penalty
+        self.shard, self._penalty = Shard(mesh=mesh, num_latents=len(parameters["decoder"])), penalty
         self.parameters = {
-            name: tensor if share.world == 1 else _own(name, tensor, own) for name, tensor in parameters.items()
+            name: tensor if self.shard.alone else _own(name, tensor, self.shard.part)
+            for name, tensor in parameters.items()
         }
+
+    @property
+    def latents(self) -> Share:
+        """This worker among those that share the latents out."""
+        return self.shard.mesh.latents
+
+    @property
+    def rows(self) -> Share:
+        """This worker among those that share the rows."""
+        return self.shard.mesh.rows
 
     @abstractmethod
     def codes(self, rows: Tensor) -> Tensor:
@@ -53,11 +64,11 @@ class Architecture(ABC):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Rows [N, D] that codes [N, M] stand for."""
-        return sum_of_parts(codes @ self.parameters["decoder"], self.share) + self.parameters["decoder_bias"]
+        return sum_of_parts(codes @ self.parameters["decoder"], self.latents) + self.parameters["decoder_bias"]
 
     def offset(self) -> Tensor:
         """What is taken from the rows before the encoder sees them."""
-        return used_in_parts(self.parameters["decoder_bias"], self.share)
+        return used_in_parts(self.parameters["decoder_bias"], self.latents)
 
     def square(self, rows: Tensor, codes: Tensor) -> Tensor:
         """Mean squared error of the reconstruction, summed over features."""

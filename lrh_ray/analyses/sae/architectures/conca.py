@@ -24,9 +24,8 @@ from torch.nn import functional
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
-from lrh_ray.analyses.sae.parts import sum_between, sum_of_parts
-from lrh_ray.analyses.sae.sharding import ALONE
-from lrh_ray.collective import Share
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
+from lrh_ray.analyses.sae.parts import mean_between, sum_between, sum_of_parts
 from lrh_ray.errors import ConfigError
 
 Norm = Literal["layer", "group", "batch"]
@@ -46,22 +45,21 @@ class ConCA(Architecture):
         weight: float = 1e-4,
         norm: Norm = "layer",
         groups: int = 4,
-        share: Share = ALONE,
+        mesh: Mesh = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`.
 
         Raises:
             ConfigError: Latents that cannot be cut into so many equal groups, or groups that workers would divide.
         """
-        super().__init__(parameters, share=share)
+        super().__init__(parameters, mesh=mesh)
+        parts = self.latents.world
         num_latents = len(parameters["encoder"])
-        if norm == "group" and groups % share.world:
-            raise ConfigError(
-                f"groups is {groups!r}; {share.world} workers hold whole groups only if it is a multiple."
-            )
+        if norm == "group" and groups % parts:
+            raise ConfigError(f"groups is {groups!r}; {parts} workers hold whole groups only if it is a multiple.")
         if norm == "group" and num_latents % groups:
             raise ConfigError(f"groups is {groups!r}; {num_latents} latents cannot be cut into so many equal parts.")
-        self._weight, self._norm, self._groups = weight, norm, groups // share.world
+        self._weight, self._norm, self._groups = weight, norm, groups // parts
         bias = self.parameters["encoder_bias"].detach()
         self._mean, self._variance = torch.zeros_like(bias), torch.ones_like(bias)
 
@@ -72,9 +70,9 @@ class ConCA(Architecture):
     def _normed(self, pre: Tensor) -> Tensor:
         if self._norm == "group":
             return functional.group_norm(pre, self._groups, eps=EPSILON)
-        num = pre.shape[1] * self.share.world
-        centred = pre - sum_between(pre.sum(dim=1, keepdim=True), self.share) / num
-        variance = sum_between(centred.square().sum(dim=1, keepdim=True), self.share) / num
+        num = pre.shape[1] * self.latents.world
+        centred = pre - sum_between(pre.sum(dim=1, keepdim=True), self.latents) / num
+        variance = sum_between(centred.square().sum(dim=1, keepdim=True), self.latents) / num
         return centred / (variance + EPSILON).sqrt()
 
     def codes(self, rows: Tensor) -> Tensor:
@@ -88,17 +86,16 @@ class ConCA(Architecture):
         """Squared error and penalty."""
         pre = self._pre(rows)
         if self._norm == "batch":
-            codes = (pre - pre.mean(dim=0)) / (pre.var(dim=0, unbiased=False) + EPSILON).sqrt()
-            self._remember(pre.detach())
+            mean = mean_between(pre.mean(dim=0), self.rows)
+            variance = mean_between((pre - mean).square().mean(dim=0), self.rows)
+            codes = (pre - mean) / (variance + EPSILON).sqrt()
+            self._mean.lerp_(mean.detach(), 1 - MOMENTUM)
+            self._variance.lerp_(variance.detach(), 1 - MOMENTUM)
         else:
             codes = self._normed(pre)
         square = self.square(rows, codes)
-        penalty = self._weight * sum_of_parts(functional.softplus(codes).sum(dim=1).mean(), self.share)
+        penalty = self._weight * sum_of_parts(functional.softplus(codes).sum(dim=1).mean(), self.latents)
         return Loss(total=square + penalty, square=square, codes=codes)
-
-    def _remember(self, pre: Tensor) -> None:
-        self._mean.lerp_(pre.mean(dim=0), 1 - MOMENTUM)
-        self._variance.lerp_(pre.var(dim=0, unbiased=False), 1 - MOMENTUM)
 
     def tensors(self) -> Mapping[str, Tensor]:
         """What training has seen of each latent."""

@@ -14,21 +14,20 @@ from torch import Tensor
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parts import sum_of_parts
-from lrh_ray.analyses.sae.sharding import ALONE
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
-from lrh_ray.collective import Share
 
 
 class Gated(Architecture):
     """Gated codes under an L1 penalty of the gate."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], penalty: PowerPenalty, *, share: Share = ALONE) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], penalty: PowerPenalty, *, mesh: Mesh = ALONE) -> None:
         """Parameters `encoder`, `decoder`, `decoder_bias`; what else there is begins at 0, from `encoder_bias`."""
         own = dict(parameters)
         bias = own.pop("encoder_bias", own["decoder"].new_zeros(len(own["decoder"])))
         defaults = {"gate_bias": bias, "magnitude_bias": bias.clone(), "log_gain": bias.new_zeros(len(bias))}
-        super().__init__(defaults | own, penalty, share=share)
+        super().__init__(defaults | own, penalty, mesh=mesh)
         self._power = penalty
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +47,7 @@ class Gated(Architecture):
         gate, magnitude = self._parts(rows)
         codes, open_gate = magnitude * (gate > 0), gate.relu()
         square = self.square(rows, codes)
-        frozen = sum_of_parts(open_gate @ self.parameters["decoder"].detach(), self.share)
+        frozen = sum_of_parts(open_gate @ self.parameters["decoder"].detach(), self.latents)
         frozen = frozen + self.parameters["decoder_bias"].detach()
         auxiliary = (frozen - rows).pow(2).sum(dim=1).mean()
         return Loss(total=square + self._power(open_gate, step) + auxiliary, square=square, codes=codes)

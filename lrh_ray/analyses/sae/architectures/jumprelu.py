@@ -26,9 +26,8 @@ from torch.autograd.function import FunctionCtx
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
-from lrh_ray.analyses.sae.parts import sum_of_parts
-from lrh_ray.analyses.sae.sharding import ALONE
-from lrh_ray.collective import Share
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
+from lrh_ray.analyses.sae.parts import mean_of_rows, sum_of_parts
 
 JumpPenalty = Literal["step", "quadratic", "tanh"]
 
@@ -80,7 +79,7 @@ class JumpRelu(Architecture):
         bandwidth: float = 1e-3,
         first_threshold: float = 1e-3,
         warmup: int = 0,
-        share: Share = ALONE,
+        mesh: Mesh = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`, and `log_threshold`, which else begins here.
 
@@ -93,11 +92,11 @@ class JumpRelu(Architecture):
             bandwidth: Width of the rectangle, in the unit of pre-activations.
             first_threshold: Of every latent.
             warmup: Steps over which the weight rises from 0.
-            share: This worker's place among those that share the latents out.
+            mesh: This worker's place among all.
         """
         own = dict(parameters)
         own.setdefault("log_threshold", torch.full_like(own["encoder_bias"], first_threshold).log())
-        super().__init__(own, share=share)
+        super().__init__(own, mesh=mesh)
         self._weight, self._kind, self._target, self._scale = weight, penalty, target, scale
         self._bandwidth, self._warmup = bandwidth, warmup
 
@@ -123,8 +122,8 @@ class JumpRelu(Architecture):
 
     def _of_codes(self, pre: Tensor, codes: Tensor) -> Tensor:
         if self._kind == "tanh":
-            return sum_of_parts(torch.tanh(self._scale * codes).sum(dim=1).mean(), self.share)
+            return sum_of_parts(torch.tanh(self._scale * codes).sum(dim=1).mean(), self.latents)
         theta = self.parameters["log_threshold"].exp()
         fires: Tensor = _Fires.apply(pre, theta, self._bandwidth)  # type: ignore[no-untyped-call]
-        l0 = sum_of_parts(fires.sum(dim=1).mean(), self.share)
+        l0 = mean_of_rows(sum_of_parts(fires.sum(dim=1).mean(), self.latents), self.rows)
         return l0 if self._kind == "step" else (l0 / self._target - 1).square()

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.nuclear import nuclear_norm
-from lrh_ray.analyses.sae.sharding import ALONE
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
-from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError
 
 
@@ -56,20 +55,20 @@ class Relu(Architecture):
         low_rank: LowRank | None = None,
         *,
         seed: int = 0,
-        share: Share = ALONE,
+        mesh: Mesh = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`; a branch adds `low_encoder`, `low_bias`.
 
         Raises:
-            ConfigError: A branch whose latents are shared out over workers.
+            ConfigError: A branch of several workers.
         """
-        if low_rank and share.world > 1:
+        if low_rank and mesh.everyone.world > 1:
             raise ConfigError(
-                f"The nuclear norm of a low-rank branch is one of all latents, and {share.world} workers hold parts; "
-                f"train it with one worker (sae.workers)."
+                f"The nuclear norm of a low-rank branch is one of all codes, and {mesh.everyone.world} workers have "
+                f"parts; train it with one worker (sae.workers)."
             )
         branch = {} if low_rank is None else _low_parameters(parameters["encoder"], seed)
-        super().__init__({**branch, **parameters}, penalty, share=share)
+        super().__init__({**branch, **parameters}, penalty, mesh=mesh)
         self._power, self._low_rank, self._seed = penalty, low_rank, seed
 
     def branches(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:

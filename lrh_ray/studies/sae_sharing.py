@@ -1,0 +1,56 @@
+"""How workers share the training of autoencoders: latents, rows, or both, by the numbers that a step moves.
+
+    parts = latent_parts(config, widths={"resid.15": 4096})         # of 8 workers: 8, 4, 2 or 1
+
+With W workers, L parts of the latents and R = W / L workers that share the rows of each, a worker sends in a step, of N
+rows, D features, M latents, k codes a row and G nested groups (rings, as NCCL and gloo make them):
+
+| | between parts | between those that share rows |
+|---|---|---|
+| TopK kinds | 2 G (N / R) D (L - 1) / L + 2 k (N / R) (L - 1) | ((1 + G) N D + 3 k N + 2 (M / L) D) (R - 1) / R |
+| dense kinds | 2 (N / R) D (L - 1) / L | 4 (M / L) D (R - 1) / R |
+
+What can go wrong: links within a node are faster than between nodes, which the count does not see; `sae.latent_parts`
+says it by hand.
+"""
+
+from collections.abc import Mapping
+
+from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeConfig, TopKKind
+
+
+def latent_parts(config: SaeConfig, widths: Mapping[str, int]) -> int:
+    """Parts into which the latents are cut: as set, or those that move the fewest numbers; the most parts of equals.
+
+    Args:
+        config: Kinds, sizes and number of workers.
+        widths: Features of each site.
+    """
+    if config.latent_parts is not None:
+        return config.latent_parts
+    return min(possible_parts(config), key=lambda parts: (numbers_moved(config, widths, parts), -parts))
+
+
+def possible_parts(config: SaeConfig) -> tuple[int, ...]:
+    """Divisors of the workers that deal out the rows of a batch equally."""
+    world = config.workers.workers
+    return tuple(
+        parts for parts in range(1, world + 1) if world % parts == 0 and config.batch_rows % (world // parts) == 0
+    )
+
+
+def numbers_moved(config: SaeConfig, widths: Mapping[str, int], parts: int) -> float:
+    """Sent by one worker in one step of every kind at every site."""
+    return sum(_moved(kind, config, width, parts) for kind in config.kinds for width in widths.values())
+
+
+def _moved(kind: Kind, config: SaeConfig, width: int, parts: int) -> float:
+    columns = config.workers.workers // parts
+    own_rows, weights = config.batch_rows / columns, config.latents * width / parts
+    across, along = (parts - 1) / parts, (columns - 1) / columns
+    if not isinstance(kind, TopKKind | BatchTopKKind | MatryoshkaKind):
+        return 2 * own_rows * width * across + 4 * weights * along
+    groups = len(kind.groups) if isinstance(kind, MatryoshkaKind) else 1
+    between_parts = 2 * groups * own_rows * width * across + 2 * kind.k * own_rows * (parts - 1)
+    between_rows = (1 + groups) * config.batch_rows * width + 3 * kind.k * config.batch_rows + 2 * weights
+    return between_parts + between_rows * along
