@@ -2,32 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from lrh_ray.analyses.geometry import UnitGrams, select_context, token_gains
 from lrh_ray.layouts import Rows
-from lrh_ray.store.objects import Location
-from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.geometry_records import CONTEXTS, SiteGains, SiteScale
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """A sealed store, which workers keep open."""
-
-    location: Location
-    root: str
-
-    def open(self) -> Store:
-        return _opened(self.location, self.root)
-
-
-@lru_cache(maxsize=4)
-def _opened(location: Location, root: str) -> Store:  # noqa: ARG001  # the root says which store stands there
-    return open_store(location)
+from lrh_ray.studies.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,10 +34,11 @@ from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.geometry_config import GeometryConfig
-from lrh_ray.studies.geometry_passes import GainTask, GeometryRows, GramPass, Place, SumPass
+from lrh_ray.studies.geometry_passes import GainTask, GeometryRows, GramPass, SumPass
 from lrh_ray.studies.geometry_records import FamilyMember, SiteGains, SiteGeometry, SiteScale, Spectra
 from lrh_ray.studies.geometry_result import make_family_result, make_geometry_result
 from lrh_ray.studies.passes import Ledger, PlannedPass
+from lrh_ray.studies.places import Place
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.twins import standing_twin

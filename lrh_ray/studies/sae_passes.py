@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +12,8 @@ from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
 from lrh_ray.layouts import Rows
 from lrh_ray.store.objects import Location
-from lrh_ray.store.reader import Store, open_store
+from lrh_ray.store.reader import Store
+from lrh_ray.studies.places import Place
 
 TRAINING, HELD_OUT = -1, 0
 """Group of training sequences; held-out ones have groups from 0 on."""
@@ -30,7 +30,7 @@ class SaeRows:
     sinks: str
 
     def store(self) -> Store:
-        return _opened(self.location, self.root)
+        return Place(location=self.location, root=self.root).open()
 
     def block(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
         """Rows of a block that stand for text, and the group of each; `sinks` as in the settings, or another choice."""
@@ -40,11 +40,6 @@ class SaeRows:
         if (sinks or self.sinks) == "drop":
             kept &= ~store.sink_mask(block)
         return store.block_rows(site, block)[kept], self.group[keys.doc[kept].astype(np.int64)]
-
-
-@lru_cache(maxsize=4)
-def _opened(location: Location, root: str) -> Store:  # noqa: ARG001  # the root says which store stands there
-    return open_store(location)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     rows = _rows(config.sae, store)
     sites = _sites(config.sae, store)
     with connected(address):
-        found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
+        found = _sums(rows, sites, progress)
         _require_batch(found, config.sae)
         task = SaeTask(
             location=rows.location,
@@ -119,9 +119,13 @@ def _require_batch(found: Mapping[str, SiteRows], config: SaeConfig) -> None:
         )
 
 
-def _watched(sites: tuple[str, ...], progress: Progress, what: str) -> list[str]:
-    progress.begin(what, len(sites), "sites")
-    return list(sites)
+def _sums(rows: SaeRows, sites: tuple[str, ...], progress: Progress) -> dict[str, SiteRows]:
+    found = {}
+    progress.begin("sums of rows", len(sites), "sites")
+    for site in sites:
+        found[site] = _site_rows(rows, site)
+        progress.advance(1)
+    return found
 
 
 def _question(store: Store, config: RunConfig) -> Result:

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
 from lrh_ray.analyses.sae.mesh import make_mesh
-from lrh_ray.analyses.sae.training import Training, joined
+from lrh_ray.analyses.sae.training import Training, belongs_to_all, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
-from lrh_ray.errors import NotEnoughData
+from lrh_ray.errors import NotEnoughData, StateConflict
 from lrh_ray.optimisers import warm_cosine
 from lrh_ray.runtime.train import train
 from lrh_ray.store.batches import Batch
@@ -46,6 +46,7 @@ PLACE_FILE, CURVES_FILE = "place.json", "curves.safetensors"
 CURVE_POINTS = 200
 """Steps whose facts are kept, at most."""
 FACTS = ("loss", "penalty", "l0", "dead")
+ELSEWHERE = "Restore the settings it was made with, or move the folder away and train anew."
 BASE_RATE, BASE_LATENTS = 2e-4, 16_384
 
 
@@ -157,9 +158,16 @@ class SaeLearner:
         (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
 
     def load(self, folder: Path) -> None:
-        """As `save` wrote it."""
-        for (site, name), training in self._trainings.items():
-            training.load(load_training(folder, site, name))
+        """As `save` wrote it.
+
+        Raises:
+            StateConflict: The checkpoint is of other autoencoders; nothing was changed.
+        """
+        loaded = {of: load_training(folder, *of) for of in self._trainings}
+        for of, training in self._trainings.items():
+            _require_same(training, loaded[of], self._task.config.latents, folder)
+        for of, training in self._trainings.items():
+            training.load(loaded[of])
         self._curves = load_curves(folder)
         self._loader.load_state_dict(json.loads((folder / PLACE_FILE).read_text(encoding="ascii")))
         self._batches = self._endless()
@@ -187,9 +195,28 @@ def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Ma
 
 
 def load_training(checkpoint: Path, site: str, name: str) -> dict[str, Tensor]:
-    """What `Training.tensors` gave, of all latents, however many workers held them."""
+    """What `Training.tensors` gave, of all latents, however many workers held them.
+
+    Raises:
+        StateConflict: The checkpoint has no such autoencoder.
+    """
     files = sorted(checkpoint.glob(f"{_stem(site, name)}.*.safetensors"), key=lambda path: int(path.suffixes[-2][1:]))
+    if not files:
+        raise StateConflict(f"The checkpoint {str(checkpoint)!r} has no {name} of {site}. {ELSEWHERE}")
     return joined([load_file(file) for file in files])
+
+
+def _require_same(training: Training, tensors: Mapping[str, Tensor], latents: int, checkpoint: Path) -> None:
+    """Refuse tensors of other names or sizes than this training has."""
+    own = {f"parameter.{name}": tensor for name, tensor in training.parameters.items()}
+    for name, tensor in own.items():
+        whole = tensor.shape if belongs_to_all(name) else (latents, *tensor.shape[1:])
+        found = tuple(tensors[name].shape) if name in tensors else "absent"
+        if found != tuple(whole):
+            raise StateConflict(
+                f"The checkpoint {str(checkpoint)!r} is of another configuration: {name} is {found}, and would be "
+                f"{tuple(whole)}. {ELSEWHERE}"
+            )
 
 
 def load_curves(checkpoint: Path) -> np.ndarray:

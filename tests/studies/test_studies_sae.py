@@ -10,7 +10,7 @@ from studies_material import config_of
 
 from lrh_ray.artifacts import load_result
 from lrh_ray.collective import Share
-from lrh_ray.errors import ConfigError, NotEnoughData, SiteError
+from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, StateConflict
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.sae_study import autoencoders
@@ -106,7 +106,7 @@ def test_curves_and_a_page_are_there(result, material, root, tmp_path):
 
 
 def task_of(material, root, *overrides):
-    config = asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]", "sae.dead_after=300", *overrides)
+    config = asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]", "sae.dead_after=300", *overrides)  # last wins
     unit = SiteUnit(centre=np.zeros(WIDTH), scale=100.0)
     store = open_store(root)
     return SaeTask(
@@ -138,6 +138,22 @@ def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
     assert len(files) == len(KINDS) + 2
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("sae.latents=32", r"parameter.encoder is \(64, 32\), and would be \(32, 32\)"),
+        ("sae.kinds=[{kind: topk, k: 3}, {kind: topk, k: 5}]", "has no topk k 3 of resid.1"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused(material, root, tmp_path, setting, words):
+    learner = task_of(material, root).open(Share(rank=0, world=1))
+    learner.save(tmp_path)
+    learner.save_share(tmp_path)
+    other = task_of(material, root, setting).open(Share(rank=0, world=1))
+    with pytest.raises(StateConflict, match=words):
+        other.load(tmp_path)
 
 
 def test_the_same_question_has_the_same_answer(material, root, tmp_path, cluster):
