@@ -129,21 +129,14 @@ class SparseTraining:
         Raises:
             ConfigError: Groups that do not end with all latents, or latents that cannot be shared out equally.
         """
-        ends = tuple(groups) or (weights.num_latents,)
-        if list(ends) != sorted(set(ends)) or ends[0] < 1 or ends[-1] != weights.num_latents:
-            raise ConfigError(
-                f"groups is {ends!r}; give ends of nested groups, ascending, the last of them the number of latents, "
-                f"{weights.num_latents}."
-            )
         self._shard = Shard(mesh=mesh, num_latents=weights.num_latents)
         self.weights = weights if self._shard.alone else weights.of_latents(self._shard.part)
         self.adam = AdamState.of(self.weights.of_latents(self._shard.held_of_part))
         self.since_fired = np.zeros(self.weights.num_latents, dtype=np.int64)
         self._selection, self._threads = selection, threads
         self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
-        latents = np.arange(weights.num_latents)[self._shard.part]
-        self._group = np.searchsorted(np.array(ends), latents, side="right").astype(np.int32)
-        self._num_groups = len(ends)
+        self._group = group_of_latents(groups, weights.num_latents)[self._shard.part]
+        self._num_groups = max(1, len(groups))
         self._buffer = torch.empty(0)
 
     def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
@@ -329,6 +322,21 @@ class SparseTraining:
         """Rows since each latent fired."""
         self.since_fired += len(codes.count)
         self.since_fired[codes.index[codes.mask()]] = 0
+
+
+def group_of_latents(ends: Sequence[int], num_latents: int) -> np.ndarray:
+    """The nested group of each latent [M], int32, from where groups end; without any all are in one.
+
+    Raises:
+        ConfigError: Groups that do not end with all latents.
+    """
+    ends = tuple(ends) or (num_latents,)
+    if list(ends) != sorted(set(ends)) or ends[0] < 1 or ends[-1] != num_latents:
+        raise ConfigError(
+            f"groups is {ends!r}; give ends of nested groups, ascending, the last of them the number of latents, "
+            f"{num_latents}."
+        )
+    return np.searchsorted(np.array(ends), np.arange(num_latents), side="right").astype(np.int32)
 
 
 def _no_codes(num_rows: int, dtype: np.dtype) -> Codes:
