@@ -3,6 +3,7 @@
 import socket
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 
 from lrh_ray.analyses.sae.applied import Application, MostCodes
@@ -30,6 +31,7 @@ class CountPass:
         return MostCodes.of(open_exactly(self.location, self.root).block_rows(self.site, block), self.reader)
 
 
+@lru_cache(maxsize=4)
 def open_exactly(location: Location, root: str) -> Store:
     """The store of this content, on a worker.
 

@@ -1,5 +1,6 @@
 """Sparse codes of rows: a few values, and the latents they belong to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,20 @@ class Codes:
         value, index = np.zeros((len(dense), width), dense.dtype), np.zeros((len(dense), width), np.int32)
         value[row, place], index[row, place] = dense[row, latent], latent
         return cls(value=value, index=index, count=count)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Codes"]) -> "Codes":
+        """Codes of rows that stand one after the other."""
+        width = max(part.value.shape[1] for part in parts)
+
+        def padded(array: np.ndarray) -> np.ndarray:
+            return np.pad(array, ((0, 0), (0, width - array.shape[1])))
+
+        return cls(
+            value=np.concatenate([padded(part.value) for part in parts]),
+            index=np.concatenate([padded(part.index) for part in parts]),
+            count=np.concatenate([part.count for part in parts]),
+        )
 
     @property
     def num(self) -> int:
