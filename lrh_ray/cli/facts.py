@@ -49,7 +49,7 @@ def _parity(certificate: Mapping[str, Plain]) -> str:
 
 
 def print_result_or_store(place: str, *, as_json: bool, tables: tuple[str, ...] = ()) -> None:
-    """Show what stands at a path or URL: a result, also with tables that are not shown of every one, or else a store."""
+    """Show what stands at a path or URL: a result, on request with more of its tables, or else a store."""
     from lrh_ray.artifacts import load_result
     from lrh_ray.report.text import print_result, print_tables
     from lrh_ray.store.reader import open_store

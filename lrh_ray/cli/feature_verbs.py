@@ -1,5 +1,6 @@
 """Verbs that use what was fitted: `lrh apply` to the rows of a store, `lrh features` to look latents up."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,8 +71,6 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Look up features of an autoencoder by number, token or text; without any, make the catalogue of all."""
-    from functools import partial
-
     from lrh_ray.studies.feature_study import Question
     from lrh_ray.studies.feature_study import features as search
 

@@ -177,7 +177,7 @@ def _chosen(what: str, given: str | None, known: Sequence[str], title: str) -> s
         return known[0]
     if given in known:
         return str(given)
-    asked = f"has no {what} {given!r}" if given is not None else f"has {len(known)} of what can be a {what}"
+    asked = f"has no {what} {given!r}" if given is not None else f"has {len(known)} {what}s"
     raise UnknownName(f"{title!r} {asked}. Name one of {', '.join(map(repr, known)) or 'none'}.")
 
 
