@@ -1,4 +1,4 @@
-"""Contrasts of latents between rows: an oracle, any order of blocks, a null that finds nothing, a latent that is there."""
+"""Contrasts of latents between rows: an oracle, any order of blocks, a null, a latent that is there."""
 
 from dataclasses import dataclass, fields
 
