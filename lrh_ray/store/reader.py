@@ -26,7 +26,7 @@ from lrh_ray.store.documents import Labels, join_labels, open_labels
 from lrh_ray.store.joins import Group, group_parts, joined_plan
 from lrh_ray.store.objects import Location
 from lrh_ray.store.parts import Part, RowKeys, open_part
-from lrh_ray.store.plan import DERIVED, DTYPES, Plan
+from lrh_ray.store.plan import DERIVED, DTYPES, SITE_DTYPES, Plan
 from lrh_ray.store.seal import describe_rows
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 from lrh_ray.store.tree import read_columns
@@ -217,15 +217,16 @@ class Store:
             positions: Keep only these token positions.
             sinks: `drop` leaves out rows that are attention sinks at this site.
             missing: `skip` passes over blocks that are not committed.
-            dtype: Data type returned; "float32" holds every bfloat16 and float16 exactly.
+            dtype: Data type returned; "float32" holds every bfloat16 and float16 exactly, "int32" what is an int32.
         """
         width = self.plan.site(self._known(site)).width
         wanted = None if documents is None else np.isin(self.document_ids, list(documents))
+        target = (DTYPES | SITE_DTYPES)[dtype]
         parts = [
-            self.block_rows(site, block)[self.row_mask(block, site, wanted, positions, sinks)].astype(DTYPES[dtype])
+            self.block_rows(site, block)[self.row_mask(block, site, wanted, positions, sinks)].astype(target)
             for block in self._blocks(missing)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, width), DTYPES[dtype])
+        return np.concatenate(parts) if parts else np.empty((0, width), target)
 
     def row_mask(
         self, block: int, site: str, wanted: np.ndarray | None, positions: range | None, sinks: str

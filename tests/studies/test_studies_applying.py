@@ -1,5 +1,8 @@
 """Derived stores hold exactly what the fitted object says of each row, once, whatever happened meanwhile."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from lrh_ray.studies import applying
 from lrh_ray.studies.applying import apply_fitted
 from lrh_ray.studies.fitted import open_fitted
 
+DOCS = Path(__file__).parents[2] / "docs"
 WIDTH, LATENTS, K = 24, 72, 4
 MANY = np.random.default_rng(5).standard_normal((LATENTS, WIDTH)) / np.sqrt(WIDTH)
 KINDS = ({"kind": "topk", "k": K}, {"kind": "batchtopk", "k": K}, {"kind": "relu"}, {"kind": "conca", "norm": "layer"})
@@ -127,6 +131,29 @@ def test_it_says_what_it_was_made_from_and_has_the_rows_of_its_parent(applied, r
     assert batch.rows[SITE].dtype == batch.rows[f"{SITE}.topk.index"].dtype == np.float32
     index = store.rows(f"{SITE}.topk.index")
     assert index.max() > 2 * WIDTH
+
+
+def test_the_code_of_the_page_gives_the_codes(applied, result, root):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "autoencoders.md").read_text(), flags=re.DOTALL)
+    for theirs, ours in (
+        ("runs/demo/store-codes", applied["topk"]["store"]),
+        ("runs/demo/store", str(root)),
+        ("resid.15", SITE),
+    ):
+        code = code.replace(f'"{theirs}', f'"{ours}')
+    names = {}
+    exec(compile(code, "autoencoders.md", "exec"), names)
+    expected = np.concatenate(
+        [codes_of(result, "topk", root, block) for block in range(open_store(root).plan.num_blocks)]
+    )
+    np.testing.assert_array_equal(names["codes"].toarray(), expected[:, : names["codes"].shape[1]])
+    assert len(names["rows"]) == len(expected)
+
+
+def test_the_identity_has_the_fields_of_the_page(applied):
+    below = (DOCS / "store-format.md").read_text().split("### Derived stores\n", 1)[1].split("\n## ", 1)[0]
+    fields = set(re.findall(r"^\| `(\w+)` \|", below, flags=re.MULTILINE))
+    assert fields == {*open_store(applied["topk"]["store"]).plan.identity["derived"], "concepts"}
 
 
 def test_twice_is_once(applied, result, root):
