@@ -41,7 +41,7 @@ from lrh_ray.studies.feature_result import (
     make_text_result,
     make_token_result,
 )
-from lrh_ray.studies.feature_text import TextTask, read_text
+from lrh_ray.studies.feature_text import TextTask, read_text, token_of
 from lrh_ray.studies.fitted import FittedAutoencoder, open_autoencoder
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
@@ -203,15 +203,11 @@ class _Features:
 
     def of_text(self, text: str) -> Path:
         """Latents of each token of a text."""
-        from lrh_ray.models.facts import model_facts
-        from lrh_ray.models.tokens import load_tokenizer
-
         asked = self._asked("sae_text", "Features of a text", text=text, num=self.question.num)
         if standing := standing_result(asked, self.folder):
             return standing
         checkpoint = find_checkpoint(self.config.model, self.progress)
-        window = model_facts(checkpoint, self.config.model, (self.fitted.site,)).window
-        tokens = read_text(text, self.config, checkpoint, window)
+        tokens, words = read_text(text, self.config, checkpoint)
         task = TextTask(
             checkpoint=checkpoint,
             model=self.config.model,
@@ -224,25 +220,12 @@ class _Features:
         with connected(self.address):
             self.progress.begin("reading the text")
             (codes,) = sample([None], task)
-        words = load_tokenizer(checkpoint).convert_ids_to_tokens(tokens.token_ids.tolist())
-        spans = zip(tokens.char_start.tolist(), tokens.char_end.tolist(), words, strict=True)
-        names = [text[start:end] if end > start else word for start, end, word in spans]
-        return save_result(make_text_result(asked, catalogued, codes, names, self.question.num), self.folder)
+        return save_result(make_text_result(asked, catalogued, codes, words, self.question.num), self.folder)
 
     def _token_id(self) -> int:
-        if self.question.token_id is not None:
-            return self.question.token_id
-        from lrh_ray.models.tokens import load_tokenizer
-
-        tokenizer = load_tokenizer(find_checkpoint(self.config.model, self.progress))
-        ids = tokenizer(self.question.token, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            pieces = ", ".join(repr(tokenizer.decode([one])) for one in ids) or "none"
-            raise ConfigError(
-                f"{self.question.token!r} is {len(ids)} tokens ({pieces}); ask for one of them, or search by --text. "
-                f"Most words inside a text begin with a space."
-            )
-        return int(ids[0])
+        if self.question.token is None:
+            return int(self.question.token_id or 0)
+        return token_of(self.question.token, find_checkpoint(self.config.model, self.progress))
 
     def _catalogued(self) -> Found:
         return self._found(catalogue_of(load_result(self.catalogue())))

@@ -16,6 +16,7 @@ import numpy as np
 
 from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.reader import Reader, codes_by_tile
+from lrh_ray.errors import ConfigError
 from lrh_ray.models.backend import open_backend
 from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
@@ -55,20 +56,44 @@ class TextTask:
         return TextCodes(codes=codes, norms=np.linalg.norm(rows, axis=1))
 
 
-def read_text(text: str, config: RunConfig, checkpoint: Checkpoint, window: int) -> TokenBatch:
-    """The tokens of a text, as the run reads its documents.
+def read_text(text: str, config: RunConfig, checkpoint: Checkpoint) -> tuple[TokenBatch, list[str]]:
+    """The tokens of a text, as the run reads its documents, and the words to show for them.
 
     Raises:
         CorpusError: A text without tokens.
-        DocumentTooLong: It exceeds the window.
+        DocumentTooLong: It exceeds the model's window.
     """
+    from lrh_ray.models.facts import model_facts
     from lrh_ray.models.tokens import load_tokenizer, tokenize
 
-    return tokenize(
+    tokenizer = load_tokenizer(checkpoint)
+    tokens = tokenize(
         [Document(id="text", text=text)],
-        load_tokenizer(checkpoint),
+        tokenizer,
         render=config.text.render,
         bos=config.text.bos,
-        window=window,
+        window=model_facts(checkpoint, config.model, config.store.sites).window,
         too_long="error",
     )
+    names = tokenizer.convert_ids_to_tokens(tokens.token_ids.tolist())
+    spans = zip(tokens.char_start.tolist(), tokens.char_end.tolist(), names, strict=True)
+    return tokens, [text[start:end] if end > start else name for start, end, name in spans]
+
+
+def token_of(text: str, checkpoint: Checkpoint) -> int:
+    """The number of the token that a text is.
+
+    Raises:
+        ConfigError: It is none, or several.
+    """
+    from lrh_ray.models.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(checkpoint)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        pieces = ", ".join(repr(tokenizer.decode([one])) for one in ids) or "none"
+        raise ConfigError(
+            f"{text!r} is {len(ids)} tokens ({pieces}); ask for one of them, or search by --text. Most words inside a "
+            f"text begin with a space."
+        )
+    return int(ids[0])
