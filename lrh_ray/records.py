@@ -109,6 +109,8 @@ class SiteSpec:
     name: str
     width: int
     layer: int | None
+    dtype: Literal["float32", "int32"] | None = None
+    """Data type of its rows; None: the store's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,10 +48,10 @@ def _parity(certificate: Mapping[str, Plain]) -> str:
     return f"{passed}; worst site {worst['site']}: {errors}"
 
 
-def print_result_or_store(place: str, *, as_json: bool) -> None:
-    """Show what stands at a path or URL: a result, or else a store."""
+def print_result_or_store(place: str, *, as_json: bool, tables: tuple[str, ...] = ()) -> None:
+    """Show what stands at a path or URL: a result, on request with more of its tables, or else a store."""
     from lrh_ray.artifacts import load_result
-    from lrh_ray.report.text import print_result
+    from lrh_ray.report.text import print_result, print_tables
     from lrh_ray.store.reader import open_store
     from lrh_ray.studies.extraction import store_facts
 
@@ -63,5 +63,6 @@ def print_result_or_store(place: str, *, as_json: bool) -> None:
             typer.echo(json.dumps(json.loads(file.read_bytes())))
         else:
             print_result(result, Console())
+            print_tables(result, Console(), tables)
         return
     show_facts(store_facts(open_store(place)), as_json)

@@ -18,8 +18,10 @@ def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     print_facts(facts)
 
 
-def answer(study: Callable[..., Path], config: object, address: str, *, as_json: bool) -> None:
-    """Run a study of a configuration, and show its result or print where it stands."""
+def answer(
+    study: Callable[..., Path], config: object, address: str, *, as_json: bool, tables: tuple[str, ...] = ()
+) -> None:
+    """Run a study of a configuration, and show its result, with these of its tables, or print where it stands."""
     from lrh_ray.cli.progress import watch_progress
 
     with watch_progress() as progress:
@@ -29,5 +31,5 @@ def answer(study: Callable[..., Path], config: object, address: str, *, as_json:
     else:
         from lrh_ray.cli.facts import print_result_or_store
 
-        print_result_or_store(str(path), as_json=False)
+        print_result_or_store(str(path), as_json=False, tables=tables)
         typer.echo(f"\n{path}")

@@ -10,6 +10,7 @@ import typer
 
 from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, push
 from lrh_ray.cli.export_verb import export_sae
+from lrh_ray.cli.feature_verbs import apply, features
 from lrh_ray.cli.generate_verb import generate
 from lrh_ray.cli.options import Address, ConfigPath, Set
 from lrh_ray.cli.show import answer, show_facts
@@ -37,6 +38,8 @@ app.command("import")(import_store)
 app.command()(generate)
 app.command()(world)
 app.command("export-sae")(export_sae)
+app.command()(apply)
+app.command()(features)
 app.command()(push)
 app.command()(status)
 app.command()(verify)

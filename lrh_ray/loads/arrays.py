@@ -118,6 +118,8 @@ def cast_rows(rows: Rows, dtype: str) -> Rows:
         StoreConflict: Values that float16 cannot hold; they are counted.
     """
     if dtype == "uint16":
+        if rows.dtype != DTYPES["bfloat16"]:
+            raise StoreConflict(f"uint16 are the bits of bfloat16, and rows of this site are {rows.dtype}.")
         return rows.view(np.uint16)
     target = DTYPES[dtype]
     if target == np.float16 and rows.dtype != target:

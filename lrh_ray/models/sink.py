@@ -3,14 +3,15 @@
 Rows leave a model site by site and sequence by sequence, in any order, so a sink takes rows at an offset. A list of
 arrays is a sink; so is a shard writer.
 
-    class Collected:
-        def write(self, site: str, offset: int, rows: Rows) -> None:
-            self.rows[site][offset : offset + len(rows)] = rows
+    kept = Collected(widths={"resid.15": 576}, num_rows=40)
+    backend.forward(tokens, kept)
+    kept.rows["resid.15"]                # [40, 576] float32
 
 What can go wrong: `rows` may be a view of memory that the next layer reuses. A sink that keeps it past `write`
 must copy; one that writes it out need not.
 """
 
+from collections.abc import Mapping
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
@@ -37,6 +38,18 @@ class Nowhere:
 
     def write(self, site: str, offset: int, rows: Rows) -> None:
         """Let the rows go."""
+
+
+@final
+class Collected:
+    """Keeps all rows in memory, as float32; those that never came are NaN."""
+
+    def __init__(self, *, widths: Mapping[str, int], num_rows: int) -> None:
+        self.rows = {site: np.full((num_rows, width), np.nan, np.float32) for site, width in widths.items()}
+
+    def write(self, site: str, offset: int, rows: Rows) -> None:
+        """Keep rows `offset : offset + len(rows)`."""
+        self.rows[site][offset : offset + len(rows)] = rows
 
 
 @final

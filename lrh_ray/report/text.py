@@ -53,7 +53,12 @@ def print_result(result: Result, console: Console) -> None:
         others = [name for name in metric_names(result.measures) if name != primary[0].name]
         if others:
             console.print(Text(f"Also measured: {', '.join(map(label, others))}", style="dim"))
-    for name in STORE_TABLES:
+    print_tables(result, console, STORE_TABLES)
+
+
+def print_tables(result: Result, console: Console, names: Sequence[str]) -> None:
+    """Print the tables that have one of these names, in the order of the names."""
+    for name in names:
         for table in result.tables:
             if table.name == name:
                 console.print()

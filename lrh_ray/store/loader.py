@@ -84,7 +84,7 @@ class Loader:
             verify: When to check every chunk's crc32c; `first_epoch` is the epoch this loader was made with.
             prefetch: Windows read ahead; 0 reads when needed, with half the memory.
             drop_last: Leave out a last batch that is shorter than the others.
-            dtype: Data type of the batches; None keeps the store's.
+            dtype: Data type of the batches; None keeps the store's, or takes float32 where a site has one of its own.
             documents: Only rows of these document ids.
             positions: Only these token positions.
             labels: Only rows with these labels.
@@ -102,7 +102,7 @@ class Loader:
         self.batch_size, self.seed = batch_size, seed
         self.rank, self.world, self.deal = rank, world, deal
         self.window_rows = min(WINDOW_ROWS, store.plan.num_rows) if window_rows is None else window_rows
-        self.dtype = store.plan.dtype if dtype is None else dtype
+        self.dtype = _common_dtype(store, self.sites) if dtype is None else dtype
         self._verify, self._prefetch, self._drop_last, self._missing = verify, prefetch, drop_last, missing
         self._first_epoch = epoch
         self._place = Place(epoch=epoch)
@@ -297,3 +297,9 @@ class Loader:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._outputs = self._make_outputs()
+
+
+def _common_dtype(store: Store, sites: Sequence[str]) -> str:
+    """A data type for batches of all these sites; float32 holds what the others do, and whole numbers below 2^24."""
+    own = any(spec.dtype for spec in store.plan.sites if spec.name in sites)
+    return "float32" if own else store.plan.dtype

@@ -8,7 +8,7 @@ by another plan is a `StoreConflict`.
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import cast
@@ -35,6 +35,8 @@ IDENTITY = "dataset.json"
 SHAPE = "plan/plan.json"
 TABLE = "plan/table.npy"
 SEALED = "plan/sealed.json"
+DERIVED = "derived"
+"""Word of a plan's identity that says what a derived store was made from."""
 COMPRESSIONS = ("none", "zstd1", "lz4bit", "pcodec8")
 TABLE_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<i8', 'fortran_order': False, 'shape': \(3, (\d{1,15})\), \} *\n", re.DOTALL
@@ -49,6 +51,8 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "float32": np.dtype(np.float32),
 }
+SITE_DTYPES = {"float32": DTYPES["float32"], "int32": np.dtype(np.int32)}
+"""Data types that a site may have in place of its store's: what derived stores hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +116,25 @@ class Plan:
     def site(self, name: str) -> SiteSpec:
         return next(site for site in self.sites if site.name == name)
 
+    def dtype_of(self, site: str) -> np.dtype:
+        """Data type of the rows of a site: its own, or the store's."""
+        return _dtype_of(self.site(site), self.dtype)
+
     def shard(self, site: str) -> ShardLayout:
         return ShardLayout(
             chunk_rows=self.chunk_rows,
             num_chunks=self.rows_per_block // self.chunk_rows,
-            row_bytes=self.site(site).width * self.itemsize,
+            row_bytes=self.site(site).width * self.dtype_of(site).itemsize,
         )
+
+
+def _dtype_of(site: SiteSpec, dtype: str) -> np.dtype:
+    return DTYPES[dtype] if site.dtype is None else SITE_DTYPES[site.dtype]
+
+
+def _site_facts(sites: Sequence[SiteSpec]) -> list[Plain]:
+    """Sites as the plan has them; a data type only where it is a site's own."""
+    return [{name: value for name, value in asdict(site).items() if name != "dtype" or value} for site in sites]
 
 
 def make_plan(tokens: TokenBatch, model: ModelFacts, config: StoreConfig, identity: Mapping[str, Plain]) -> Plan:
@@ -184,7 +201,7 @@ def assemble_plan(identity: Mapping[str, Plain], shape: Shape, table: np.ndarray
     """A plan from its parts; `table` is int64 [3, sequences]: source, first row, length, in stored order."""
     parts = {
         "identity": identity,
-        "shape": asdict(shape),
+        "shape": {**asdict(shape), "sites": _site_facts(shape.sites)},
         "table": digest_bytes(np.ascontiguousarray(table, dtype="<i8").tobytes()),
     }
     source, starts, lengths = table
@@ -249,7 +266,7 @@ def write_table(objects: Objects, plan: Plan) -> None:
     shape: dict[str, Plain] = {
         "digest": plan.digest,
         "identity": plan.identity,
-        "sites": [asdict(site) for site in plan.sites],
+        "sites": _site_facts(plan.sites),
         "dtype": plan.dtype,
         "rows_per_block": plan.rows_per_block,
         "chunk_rows": plan.chunk_rows,
@@ -335,12 +352,11 @@ def check_shape(shape: Shape) -> None:
         StoreCorrupt: Names, data type, codec or sizes outside the format.
     """
     names = [site.name for site in shape.sites]
-    row_bytes = max((site.width for site in shape.sites), default=0) * (
-        DTYPES[shape.dtype].itemsize if shape.dtype in DTYPES else 0
-    )
+    known = shape.dtype in DTYPES and all(site.dtype in (None, *SITE_DTYPES) for site in shape.sites)
+    row_bytes = max((site.width * _dtype_of(site, shape.dtype).itemsize for site in shape.sites if known), default=0)
     reasons = {
         "site names": not names or len(set(names)) < len(names) or not all(map(SITE_NAME.fullmatch, names)),
-        f"data type {shape.dtype!r}": shape.dtype not in DTYPES,
+        f"data type {shape.dtype!r}, or one of a site": not known,
         f"codec {shape.compression!r}": shape.compression not in COMPRESSIONS,
         "widths": any(not 0 < site.width <= MAX_WIDTH for site in shape.sites),
         f"{shape.num_blocks} blocks": not 0 <= shape.num_blocks <= MAX_BLOCKS,

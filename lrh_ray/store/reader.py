@@ -26,7 +26,7 @@ from lrh_ray.store.documents import Labels, join_labels, open_labels
 from lrh_ray.store.joins import Group, group_parts, joined_plan
 from lrh_ray.store.objects import Location
 from lrh_ray.store.parts import Part, RowKeys, open_part
-from lrh_ray.store.plan import DTYPES, Plan
+from lrh_ray.store.plan import DERIVED, DTYPES, SITE_DTYPES, Plan
 from lrh_ray.store.seal import describe_rows
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 from lrh_ray.store.tree import read_columns
@@ -54,6 +54,12 @@ class Store:
     @property
     def sites(self) -> tuple[str, ...]:
         return tuple(site.name for site in self.plan.sites)
+
+    @cached_property
+    def model_sites(self) -> tuple[str, ...]:
+        """Sites whose rows a model made; norms of what derived stores hold say nothing of attention sinks."""
+        made = [part.plan.sites for part in self.groups[0] if DERIVED not in part.plan.identity]
+        return tuple(site.name for sites in made for site in sites)
 
     @property
     def sealed(self) -> bool:
@@ -163,7 +169,7 @@ class Store:
         return part.shard(site, local)
 
     def block_rows(self, site: str, block: int) -> Rows:
-        """Valid rows of one block in the store's dtype, every chunk checked against its crc32c.
+        """Valid rows of one block in the site's dtype, every chunk checked against its crc32c.
 
         Raises:
             SiteError: The store has no such site.
@@ -171,7 +177,7 @@ class Store:
             StoreCorrupt: A chunk does not match its checksum.
         """
         source = self.shard(site, block)
-        rows = np.empty((int(self.plan.valid_rows[block]), self.plan.site(site).width), DTYPES[self.plan.dtype])
+        rows = np.empty((int(self.plan.valid_rows[block]), self.plan.site(site).width), self.plan.dtype_of(site))
         read_rows(source, rows)
         return rows
 
@@ -181,17 +187,17 @@ class Store:
         return part.norms(site, local)
 
     def sink_mask(self, block: int, sites: Sequence[str] | None = None) -> RowMask:
-        """Valid rows of a block that are attention sinks at any of `sites` (default: at any site of the store).
+        """Valid rows of a block that are attention sinks at any of `sites` (default: at any that a model made).
 
         Raises:
             SiteError: The store has no such site.
             StoreIncomplete: The store is not sealed.
         """
-        masks = []
-        for site in sites or self.sites:
+        mask = np.zeros(int(self.plan.valid_rows[block]), dtype=bool)
+        for site in sites or self.model_sites:
             part, local = self._part(site, block)
-            masks.append(part.sink_mask(local, [site]))
-        return np.asarray(np.logical_or.reduce(masks))
+            mask |= part.sink_mask(local, [site])
+        return mask
 
     def rows(
         self,
@@ -211,15 +217,16 @@ class Store:
             positions: Keep only these token positions.
             sinks: `drop` leaves out rows that are attention sinks at this site.
             missing: `skip` passes over blocks that are not committed.
-            dtype: Data type returned; "float32" holds every bfloat16 and float16 exactly.
+            dtype: Data type returned; "float32" holds every bfloat16 and float16 exactly, "int32" what is an int32.
         """
         width = self.plan.site(self._known(site)).width
         wanted = None if documents is None else np.isin(self.document_ids, list(documents))
+        target = (DTYPES | SITE_DTYPES)[dtype]
         parts = [
-            self.block_rows(site, block)[self.row_mask(block, site, wanted, positions, sinks)].astype(DTYPES[dtype])
+            self.block_rows(site, block)[self.row_mask(block, site, wanted, positions, sinks)].astype(target)
             for block in self._blocks(missing)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, width), DTYPES[dtype])
+        return np.concatenate(parts) if parts else np.empty((0, width), target)
 
     def row_mask(
         self, block: int, site: str, wanted: np.ndarray | None, positions: range | None, sinks: str

@@ -80,10 +80,7 @@ def create_store(
     """
     objects = open_objects(location)
     with disk_errors(f"the plan of {location}"):
-        if isinstance(objects, RemoteObjects):
-            probe_conditions(objects)
-        claim_folder(objects, plan)
-        if is_planned(objects):
+        if not claim_place(objects, plan):
             return
         by_id = {document.id: document for document in corpus.documents}
         stored = [by_id[tokens.document_ids[source]] for source in plan.source]
@@ -95,10 +92,22 @@ def create_store(
         write_labels(objects, CORPUS_LABELS, corpus.concepts, corpus.documents)
         objects.put(CONFIG, config_yaml.encode())
         create_tree(objects, plan, tokens, text_digests, provenance)
-        seal_plan(objects, plan, _plan_files(objects, plan))
+        seal_plan(objects, plan, plan_files(objects, plan))
 
 
-def _plan_files(objects: Objects, plan: Plan) -> dict[str, dict[str, Plain]]:
+def claim_place(objects: Objects, plan: Plan) -> bool:
+    """Make this place the store of this plan; False where all of the plan stands there already.
+
+    Raises:
+        StoreConflict: The place holds another plan's store, or ignores conditional writes.
+    """
+    if isinstance(objects, RemoteObjects):
+        probe_conditions(objects)
+    claim_folder(objects, plan)
+    return not is_planned(objects)
+
+
+def plan_files(objects: Objects, plan: Plan) -> dict[str, dict[str, Plain]]:
     """Size and digest of every object that exists before the first block, as it stands."""
     keys = [TABLE, SHAPE, DOCUMENTS, CONFIG, labels_key(CORPUS_LABELS)]
     keys += CONTEXT_KEYS if has_context(plan) else ()

@@ -27,7 +27,7 @@ from lrh_ray.layouts import Rows
 from lrh_ray.store.codecs import open_codec
 from lrh_ray.store.commits import object_key, staged_key
 from lrh_ray.store.objects import Objects
-from lrh_ray.store.plan import DTYPES, Plan
+from lrh_ray.store.plan import Plan
 from lrh_ray.store.shards import CRC_BYTES, INDEX_ENTRY_BYTES, ShardLayout, crc32c
 
 RANGE_BYTES = 32 << 20
@@ -57,7 +57,7 @@ def shard_source(objects: Objects, plan: Plan, *, attempt: str, block: int, site
         objects=objects,
         keys=(*staged, object_key(site, block)),
         layout=plan.shard(site),
-        dtype=DTYPES[plan.dtype],
+        dtype=plan.dtype_of(site),
         block=block,
         site=site,
         compression=plan.compression,
@@ -69,7 +69,7 @@ def read_rows(source: ShardSource, out: Rows, *, first_chunk: int = 0, verify: b
 
     Args:
         source: The shard.
-        out: [rows, width] C-contiguous, in the store's dtype; its length says how many rows are read.
+        out: [rows, width] C-contiguous, in the site's dtype; its length says how many rows are read.
         first_chunk: Chunk whose first row becomes `out[0]`.
         verify: Check the crc32c of every chunk touched, whole, also where `out` takes only its first rows.
 

@@ -18,7 +18,7 @@ from lrh_ray.store.kernels import COLUMNS, add_rows, extremes, merge_chunks
 from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.statistics import ColumnMoments, SiteStatistics
 
-FLOAT16, FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
+FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class ShardStatistics:
     def __init__(self, *, chunk_rows: int, width: int, valid_rows: int, dtype: np.dtype) -> None:
         chunks = -(-valid_rows // chunk_rows)
         self._chunk_rows, self._width = chunk_rows, width
-        self._dtype = FLOAT32 if dtype == FLOAT16 else dtype
+        self._dtype = dtype if dtype in ARITHMETIC else FLOAT32  # float16, and int32 rounded to its first 24 bits
         self._rows_C = np.full(chunks, float(chunk_rows))
         self._rows_C[-1:] = valid_rows - chunk_rows * (chunks - 1)
         self._shift_CD, self._sum_CD, self._square_CD = (np.zeros((chunks, width)) for _ in range(3))

@@ -43,7 +43,13 @@ from lrh_ray.store.shards import (
 from lrh_ray.store.statistics import SiteStatistics
 
 BFLOAT16, FLOAT16, FLOAT32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16), np.dtype(np.float32)
-TAKEN = {BFLOAT16: (BFLOAT16, FLOAT32), FLOAT16: (FLOAT16, BFLOAT16, FLOAT32), FLOAT32: (FLOAT32, BFLOAT16, FLOAT16)}
+INT32 = np.dtype(np.int32)
+TAKEN = {
+    BFLOAT16: (BFLOAT16, FLOAT32),
+    FLOAT16: (FLOAT16, BFLOAT16, FLOAT32),
+    FLOAT32: (FLOAT32, BFLOAT16, FLOAT16),
+    INT32: (INT32,),
+}
 
 
 @lru_cache(maxsize=16)

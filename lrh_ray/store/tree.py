@@ -23,7 +23,7 @@ from zarr.core.dtype import VariableLengthUTF8
 
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.layouts import RowIndex
-from lrh_ray.records import Plain, TokenBatch
+from lrh_ray.records import Plain, SiteSpec, TokenBatch
 from lrh_ray.store.bfloat16 import BFloat16
 from lrh_ray.store.codecs import declared_dtype, zarr_codecs
 from lrh_ray.store.objects import Objects, put_tree
@@ -140,7 +140,8 @@ def _declare_statistics(root: zarr.Group, plan: Plan) -> None:
 
 
 def _declare_activations(root: zarr.Group, plan: Plan, site: str, width: int) -> None:
-    declared = declared_dtype(plan.compression, DTYPES[plan.dtype])
+    own = plan.dtype_of(site)
+    declared = declared_dtype(plan.compression, own)
     dtype: Any = BFloat16() if declared == DTYPES["bfloat16"] else declared
     root.create_array(
         f"acts/{site}",
@@ -149,7 +150,7 @@ def _declare_activations(root: zarr.Group, plan: Plan, site: str, width: int) ->
         chunks=(plan.rows_per_block, width),
         serializer=ShardingCodec(
             chunk_shape=(plan.chunk_rows, width),
-            codecs=[*zarr_codecs(plan.compression, DTYPES[plan.dtype]), Crc32cCodec()],
+            codecs=[*zarr_codecs(plan.compression, own), Crc32cCodec()],
             index_codecs=[BytesCodec(), Crc32cCodec()],
             index_location="end",
         ),
@@ -224,7 +225,7 @@ def check_metadata(objects: Objects, plan: Plan) -> None:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise StoreCorrupt(f"The Zarr metadata of {objects.location!r} cannot be understood: {error!r}.") from error
     for site in plan.sites:
-        wanted = _wanted(plan, site.width)
+        wanted = _wanted(plan, site)
         for where, facts in (("consolidated", described[site.name]), ("own", own[site.name])):
             wrong = sorted(name for name in wanted if facts[name] not in wanted[name])
             if wrong:
@@ -254,20 +255,21 @@ def _described(metadata: Any) -> dict[str, Any]:
     }
 
 
-def _names(plan: Plan) -> list[str]:
+def _names(plan: Plan, dtype: np.dtype) -> list[str]:
     """Under which names the element type may stand: bfloat16 has two, of which pcodec knows one."""
-    declared = declared_dtype(plan.compression, DTYPES[plan.dtype]).name
+    declared = declared_dtype(plan.compression, dtype).name
     return ["bfloat16", "uint16"] if declared == "bfloat16" else [declared]
 
 
-def _wanted(plan: Plan, width: int) -> dict[str, list[Any]]:
-    codecs = [codec.to_dict()["name"] for codec in zarr_codecs(plan.compression, DTYPES[plan.dtype])]
+def _wanted(plan: Plan, site: SiteSpec) -> dict[str, list[Any]]:
+    dtype = plan.dtype_of(site.name)
+    codecs = [codec.to_dict()["name"] for codec in zarr_codecs(plan.compression, dtype)]
     return {
-        "shape": [[plan.num_rows, width]],
-        "data type": _names(plan),
-        "shard": [[plan.rows_per_block, width]],
+        "shape": [[plan.num_rows, site.width]],
+        "data type": _names(plan, dtype),
+        "shard": [[plan.rows_per_block, site.width]],
         "sharding": ["sharding_indexed"],
-        "chunk": [[plan.chunk_rows, width]],
+        "chunk": [[plan.chunk_rows, site.width]],
         "codecs": [[*codecs, "crc32c"]],
         "index codecs": [["bytes", "crc32c"]],
         "index location": ["end"],

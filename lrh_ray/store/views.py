@@ -6,7 +6,7 @@ the raw bits; `view_dtype(store, "bfloat16")` restores it. Shards, digests and t
 
 import contextlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lrh_ray.digests import digest_bytes
 from lrh_ray.errors import PathUnusable, StoreConflict, StoreCorrupt
@@ -62,8 +62,9 @@ def renamed_metadata(data: bytes, name: Names) -> bytes:
 
 
 def _rename_type(metadata: dict[str, Any], name: Names) -> None:
-    metadata["data_type"] = name
-    metadata["fill_value"] = 0 if name == "uint16" else 0.0
+    if metadata["data_type"] in get_args(Names):  # a site may have a type of its own
+        metadata["data_type"] = name
+        metadata["fill_value"] = 0 if name == "uint16" else 0.0
 
 
 def is_view_of(objects: Objects, key: str, digest: object) -> bool:

@@ -25,7 +25,6 @@ from lrh_ray.layouts import RowIndex
 from lrh_ray.store.aligned import aligned_empty
 from lrh_ray.store.filters import ChosenRows
 from lrh_ray.store.order import EpochOrder, Pieces
-from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.reader import Store
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 
@@ -68,8 +67,8 @@ def num_readers() -> int:
 
 
 def make_slot(store: Store, sites: Sequence[str], num_rows: int) -> Slot:
-    dtype = DTYPES[store.plan.dtype]
-    rows = {site: aligned_empty((num_rows, store.plan.site(site).width), dtype) for site in sites}
+    plan = store.plan
+    rows = {site: aligned_empty((num_rows, plan.site(site).width), plan.dtype_of(site)) for site in sites}
     return Slot(rows=rows, index=np.empty(num_rows, dtype=np.int64))
 
 

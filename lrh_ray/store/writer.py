@@ -28,7 +28,7 @@ from lrh_ray.store.chunk_workers import ChunkWorkers
 from lrh_ray.store.codecs import open_codec
 from lrh_ray.store.commits import STATISTICS, Commit, StoredObject
 from lrh_ray.store.objects import Location, open_objects
-from lrh_ray.store.plan import DTYPES, Plan
+from lrh_ray.store.plan import Plan
 from lrh_ray.store.shard_writer import ShardWriter, chunk_buffers, sync, write_all
 from lrh_ray.store.statistics import SiteStatistics, encode
 
@@ -53,27 +53,25 @@ class BlockWriter:
         self._software = dict(software or {})
         self._started = time.monotonic()
         self._workers = ChunkWorkers(threads=THREADS, depth=DEPTH)
-        dtype = DTYPES[plan.dtype]
-        codec = open_codec(plan.compression, dtype)
         self._attempt = Attempt(open_objects(location), block=block, attempt=attempt)
         self._shards = {
             site.name: ShardWriter(
                 self._attempt.create(site.name),
                 site.name,
                 plan.shard(site.name),
-                dtype=dtype,
+                dtype=plan.dtype_of(site.name),
                 width=site.width,
                 valid_rows=int(plan.valid_rows[block]),
-                codec=codec,
+                codec=open_codec(plan.compression, plan.dtype_of(site.name)),
                 compressed=plan.compression != "none",
                 workers=self._workers,
-                buffers=chunk_buffers(plan.chunk_rows, site.width, dtype),
+                buffers=chunk_buffers(plan.chunk_rows, site.width, plan.dtype_of(site.name)),
             )
             for site in plan.sites
         }
 
     def write(self, site: str, offset: int, rows: Rows) -> None:
-        """Take rows of `site`, starting `offset` rows into the block, in the store's dtype or as float32."""
+        """Take rows of `site`, starting `offset` rows into the block, in the site's dtype or, of floats, as float32."""
         self._shards[site].write(offset, rows)
 
     def commit(self) -> Receipt:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lrh_ray.errors import ParityError
 from lrh_ray.models.checkpoints import Checkpoint
-from lrh_ray.models.sink import ChosenRows
+from lrh_ray.models.sink import ChosenRows, Collected
 from lrh_ray.records import Context, Plain, TokenBatch
 from lrh_ray.runtime.reduce import sample
 from lrh_ray.store.commits import read_commits
@@ -102,14 +102,9 @@ def _places(
 
 def choose(rows: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """What a store that keeps `ranges` holds of all rows, float32."""
-    kept = np.empty((len(ranges), rows.shape[1]), np.float32)
-
-    class Kept:
-        def write(self, site: str, offset: int, rows: np.ndarray) -> None:  # noqa: ARG002  # a protocol
-            kept[offset : offset + len(rows)] = rows
-
-    ChosenRows(Kept(), ranges).write("", 0, rows)
-    return kept
+    kept = Collected(widths={"": rows.shape[1]}, num_rows=len(ranges))
+    ChosenRows(kept, ranges).write("", 0, rows)
+    return kept.rows[""]
 
 
 def _rows_at(store: Store, site: str, index: np.ndarray) -> np.ndarray:

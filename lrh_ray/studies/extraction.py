@@ -156,7 +156,7 @@ def extract_planned(
     recover(objects, plan.num_blocks)
     pending = pending_blocks(objects, plan)
     if pending or not is_sealed(location):
-        _refuse_without_space(objects, plan, len(pending))
+        refuse_without_space(objects, plan, len(pending))
         with connected(address) as cluster:
             try:
                 _extract_blocks(pending, config, planned, cluster, progress)
@@ -197,7 +197,12 @@ def _provenance(planned: Planned) -> dict[str, Plain]:
     }
 
 
-def _refuse_without_space(objects: Objects, plan: Plan, pending: int) -> None:
+def refuse_without_space(objects: Objects, plan: Plan, pending: int) -> None:
+    """Stop before the first block where the disk cannot hold those that are to do.
+
+    Raises:
+        StoreFull: Too few bytes are free.
+    """
     root = objects.local_path("plan")
     if root is None:
         return  # a bucket has no end

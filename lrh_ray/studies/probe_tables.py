@@ -8,11 +8,11 @@ import numpy as np
 from lrh_ray.analyses.logistic import LogisticFit
 from lrh_ray.records import Scalar, Table
 from lrh_ray.store.reader import Store
+from lrh_ray.studies.contexts import contexts
 from lrh_ray.studies.probe_design import HELD_OUT, TRAIN, VALIDATION, ProbeDesign
 from lrh_ray.studies.probe_judgement import SiteJudgement, SiteProbes
 from lrh_ray.studies.probe_measures import ProbeStudy
 
-CONTEXT = 70
 EXAMPLE_CONCEPTS = 40
 
 
@@ -70,14 +70,16 @@ def examples_table(study: ProbeStudy) -> Table:
         for column in range(len(study.design.columns))
     ]
     ranked = sorted(range(len(best_sites)), key=lambda column: -_auc_of(best_sites[column], column))
-    for column in ranked[:EXAMPLE_CONCEPTS]:
-        best = best_sites[column]
-        for example in best.examples:
-            if example.column == column:
-                before, token, after = _context(study.store, example.index)
-                label = "yes" if example.positive else "no"
-                name = study.design.columns[column].name
-                rows.append((name, best.site, example.score, label, before, token, after))
+    chosen = [
+        (best_sites[column].site, example)
+        for column in ranked[:EXAMPLE_CONCEPTS]
+        for example in best_sites[column].examples
+        if example.column == column
+    ]
+    found = contexts(study.store, np.array([example.index for _, example in chosen], dtype=np.int64))
+    for (site, example), (before, token, after) in zip(chosen, found, strict=True):
+        label = "yes" if example.positive else "no"
+        rows.append((study.design.columns[example.column].name, site, example.score, label, before, token, after))
     return Table(
         name="examples",
         description="Held-out tokens with the highest scores (log-odds, nats), one a document; the label says whether "
@@ -89,14 +91,6 @@ def examples_table(study: ProbeStudy) -> Table:
 
 def _auc_of(judgement: SiteJudgement, column: int) -> float:
     return float(np.nan_to_num(judgement.kinds["logistic"].metrics["auc"].estimates[column]))
-
-
-def _context(store: Store, index: int) -> tuple[str, str, str]:
-    doc, start, end = (
-        int(column[0]) for column in store.row_arrays(("doc", "char_start", "char_end"), np.array([index]))
-    )
-    text = store.texts[doc]
-    return text[max(0, start - CONTEXT) : start], text[start:end], text[end : end + CONTEXT]
 
 
 def probe_arrays(study: ProbeStudy, probes: Sequence[SiteProbes]) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ from lrh_ray.store.commits import object_key, read_commits
 from lrh_ray.store.findings import Finding, Verdict
 from lrh_ray.store.objects import Location, absolute, open_objects
 from lrh_ray.store.parts import Part, open_part
-from lrh_ray.store.plan import DTYPES, Plan
+from lrh_ray.store.plan import Plan
 from lrh_ray.store.shard_reader import read_rows
 from lrh_ray.store.touched import block_rows
 from lrh_ray.store.verify import find_store, verify
@@ -229,7 +229,7 @@ class _Comparing:
     def _rows(self, site: str) -> np.ndarray:
         if site not in self._stored:
             plan = self._part.plan
-            out = np.empty((self._valid, plan.site(site).width), dtype=DTYPES[plan.dtype])
+            out = np.empty((self._valid, plan.site(site).width), dtype=plan.dtype_of(site))
             read_rows(self._part.shard(site, self._block), out)
             self._stored[site] = out
         return self._stored[site]

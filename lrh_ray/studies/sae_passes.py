@@ -12,7 +12,7 @@ from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
 from lrh_ray.layouts import Rows
 from lrh_ray.store.objects import Location
-from lrh_ray.store.reader import Store
+from lrh_ray.store.reader import RowKeys, Store
 from lrh_ray.studies.places import Place
 
 TRAINING, HELD_OUT = -1, 0
@@ -34,12 +34,17 @@ class SaeRows:
 
     def block(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
         """Rows of a block that stand for text, and the group of each; `sinks` as in the settings, or another choice."""
+        rows, keys = self.keyed(site, block, sinks=sinks)
+        return rows, self.group[keys.doc.astype(np.int64)]
+
+    def keyed(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, RowKeys]:
+        """The same rows, and who they are."""
         store = self.store()
         keys = store.keys(block)
         kept = keys.char_end > keys.char_start
         if (sinks or self.sinks) == "drop":
             kept &= ~store.sink_mask(block)
-        return store.block_rows(site, block)[kept], self.group[keys.doc[kept].astype(np.int64)]
+        return store.block_rows(site, block)[kept], keys.select(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

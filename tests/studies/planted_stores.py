@@ -37,10 +37,22 @@ def corpus_of(tokens, kinds=("a", "b", "c")):
     return Corpus(documents=documents, concepts=concepts, skipped=0, digest="c")
 
 
-def write_store(root, sites, rows_of, *, num_documents=NUM_DOCUMENTS, width=WIDTH, sealed=True, **corpus):
+def with_marked_tokens(tokens, corpus, token):
+    """The same tokens, but those that are marked are all the token `token`."""
+    ids = tokens.token_ids.copy()
+    for first, document in zip(tokens.starts, corpus.documents, strict=False):
+        ids[[first + span.start // 2 for span in document.spans]] = token
+    return replace(tokens, token_ids=ids)
+
+
+def write_store(
+    root, sites, rows_of, *, num_documents=NUM_DOCUMENTS, width=WIDTH, sealed=True, marked_token=None, **corpus
+):
     """A store whose rows at each site are `rows_of(site, kinds [N], marks [N], rng)`."""
     tokens = make_tokens([LENGTH] * num_documents)
     corpus = corpus_of(tokens, **corpus)
+    if marked_token is not None:
+        tokens = with_marked_tokens(tokens, corpus, marked_token)
     specs = tuple(SiteSpec(name=f"resid.{layer}", width=width, layer=layer) for layer in range(sites))
     model = replace(make_model("float32"), sites=specs)
     config = StoreConfig(sites=("resid.*",), min_blocks=4, seed=0)

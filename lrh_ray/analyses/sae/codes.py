@@ -1,5 +1,6 @@
 """Sparse codes of rows: a few values, and the latents they belong to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,32 @@ class Codes:
     value: np.ndarray
     index: np.ndarray
     count: np.ndarray
+
+    @classmethod
+    def of(cls, dense: np.ndarray) -> "Codes":
+        """The positive ones among codes [N, M], of each row in the order of latents."""
+        fires = dense > 0
+        count = fires.sum(axis=1)
+        row, latent = np.nonzero(fires)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        width = int(count.max(initial=0))
+        value, index = np.zeros((len(dense), width), dense.dtype), np.zeros((len(dense), width), np.int32)
+        value[row, place], index[row, place] = dense[row, latent], latent
+        return cls(value=value, index=index, count=count)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Codes"]) -> "Codes":
+        """Codes of rows that stand one after the other."""
+        width = max(part.value.shape[1] for part in parts)
+
+        def padded(array: np.ndarray) -> np.ndarray:
+            return np.pad(array, ((0, 0), (0, width - array.shape[1])))
+
+        return cls(
+            value=np.concatenate([padded(part.value) for part in parts]),
+            index=np.concatenate([padded(part.index) for part in parts]),
+            count=np.concatenate([part.count for part in parts]),
+        )
 
     @property
     def num(self) -> int:

@@ -11,15 +11,18 @@ the unit of the rows; of a normalised code only the matrices change.
 BatchTopK has no batch in use: a latent fires above one threshold, the one that gives k codes a row over the corpus.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.linear import encode
+from lrh_ray.layouts import Rows
 
+TILE_ROWS = 1024
 DIRECTIONS = ("encoder", "decoder", "low_encoder", "log_gain")
 """Of codes that scale with their rows these stay; biases are multiplied, a log threshold is moved."""
 
@@ -33,6 +36,14 @@ class Reader(Protocol):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Rows [N, D] that codes [N, M] stand for."""
+
+
+def codes_by_tile(reader: Reader, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+    """Codes of rows of any float type, some rows at a time: which rows, and their codes [n, M], float32."""
+    for first in range(0, max(len(rows), 1), TILE_ROWS):
+        tile = slice(first, min(first + TILE_ROWS, len(rows)))
+        with torch.no_grad():
+            yield tile, reader.codes(torch.from_numpy(rows[tile].astype(np.float32))).numpy()
 
 
 def fold(parameters: Mapping[str, Tensor], scale: float, *, normalised: bool = False) -> dict[str, Tensor]:
