@@ -13,6 +13,18 @@ class Codes:
     index: np.ndarray
     count: np.ndarray
 
+    @classmethod
+    def of(cls, dense: np.ndarray) -> "Codes":
+        """The positive ones among codes [N, M], of each row in the order of latents."""
+        fires = dense > 0
+        count = fires.sum(axis=1)
+        row, latent = np.nonzero(fires)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        width = int(count.max(initial=0))
+        value, index = np.zeros((len(dense), width), dense.dtype), np.zeros((len(dense), width), np.int32)
+        value[row, place], index[row, place] = dense[row, latent], latent
+        return cls(value=value, index=index, count=count)
+
     @property
     def num(self) -> int:
         return int(self.count.sum())
