@@ -11,8 +11,9 @@ from lrh_ray.analyses.joint import JointMoments
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
-from lrh_ray.layouts import Rows
+from lrh_ray.layouts import RowMask, Rows
 from lrh_ray.store.objects import Location
+from lrh_ray.store.parts import RowKeys
 from lrh_ray.store.reader import Store, open_store
 
 TRAINING, HELD_OUT = -1, 0
@@ -34,12 +35,21 @@ class SaeRows:
 
     def block(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
         """Rows of a block that stand for text, and the group of each; `sinks` as in the settings, or another choice."""
+        keys, kept = self.kept(block, sinks=sinks)
+        return self.store().block_rows(site, block)[kept], self.group_of(keys)
+
+    def kept(self, block: int, *, sinks: str | None = None) -> tuple[RowKeys, RowMask]:
+        """Who the rows of a block are that `block` gives, and which of all its rows they are."""
         store = self.store()
         keys = store.keys(block)
         kept = keys.char_end > keys.char_start
         if (sinks or self.sinks) == "drop":
             kept &= ~store.sink_mask(block)
-        return store.block_rows(site, block)[kept], self.group[keys.doc[kept].astype(np.int64)]
+        return keys.select(kept), kept
+
+    def group_of(self, keys: RowKeys) -> np.ndarray:
+        """Group of each row."""
+        return np.asarray(self.group[keys.doc.astype(np.int64)])
 
 
 @lru_cache(maxsize=4)
