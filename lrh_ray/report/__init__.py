@@ -10,7 +10,8 @@
 | `series` | measures | places on an axis, lines, panels |
 | `panels`, `margins`, `drawing` | a panel | SVG |
 | `axes`, `plot` | numbers against numbers | axes with ticks, SVG |
-| `curves`, `densities`, `trade_offs` | steps, how often latents fire, what is left and what is spent | plots |
+| `curves` | tables with a column `step` | curves |
+| `curve_figures`, `densities`, `trade_offs` | curves; how often latents fire; what is left and what is spent | plots |
 | `heatmap` | measures | a table of concepts by sites |
 | `tables`, `examples`, `outline` | tables, example texts, configurations | cells, reading lines, indented text |
 | `passages` | texts with a code for each token | pages of latents |

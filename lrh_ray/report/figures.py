@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lrh_ray.records import Result, Table
-from lrh_ray.report.curves import curve_figure, has_curves
+from lrh_ray.report.curve_figures import curve_figure
+from lrh_ray.report.curves import has_curves
 from lrh_ray.report.densities import density_figure
 from lrh_ray.report.numbers import label, readable
 from lrh_ray.report.passages import LatentGroup, latent_groups
