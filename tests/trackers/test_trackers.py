@@ -50,7 +50,7 @@ def test_names_have_nothing_that_a_tracker_refuses(name):
 
 
 def test_a_tracker_nobody_knows_is_named_beside_the_known(tmp_path):
-    with pytest.raises(UnknownName, match="tensorbord.*mlflow, tensorboard, trackio, wandb"):
+    with pytest.raises(UnknownName, match=r"tensorbord.*mlflow, tensorboard, trackio, wandb"):
         track(tracked_result(), "tensorbord", tmp_path)
 
 
