@@ -15,6 +15,7 @@ from lrh_ray.cli.generate_verb import generate
 from lrh_ray.cli.options import Address, ConfigPath, Set
 from lrh_ray.cli.show import answer, show_facts
 from lrh_ray.cli.store_verbs import gc, status, verify
+from lrh_ray.cli.track_verb import track
 from lrh_ray.cli.world_verb import world
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ app.command()(world)
 app.command("export-sae")(export_sae)
 app.command()(apply)
 app.command()(features)
+app.command()(track)
 app.command()(push)
 app.command()(status)
 app.command()(verify)

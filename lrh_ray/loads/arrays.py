@@ -15,7 +15,6 @@ What can go wrong: dask or xarray are missing (`DependencyMissing`); blocks are 
 asked of rows it cannot hold, or bits of a store that is not bfloat16 (`StoreConflict`).
 """
 
-import importlib
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,8 +23,9 @@ from typing import Any, Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from lrh_ray.errors import ConfigError, DependencyMissing, SiteError, StoreConflict, StoreIncomplete
+from lrh_ray.errors import ConfigError, SiteError, StoreConflict, StoreIncomplete
 from lrh_ray.layouts import Rows
+from lrh_ray.optional import optional
 from lrh_ray.store.objects import Location
 from lrh_ray.store.plan import DTYPES
 from lrh_ray.store.reader import Store, open_store
@@ -44,10 +44,7 @@ def library(name: str, extra: str = "interop") -> Any:
     Raises:
         DependencyMissing: It is not installed; the message names the extra that brings it.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DependencyMissing(f"This needs the library {name} ({error}): pip install 'lrh-ray[{extra}]'.") from error
+    return optional(name, pip=f"'lrh-ray[{extra}]'")
 
 
 def as_store(store: Store | Location, sites: tuple[str, ...] = (), missing: Missing = "error") -> Store:

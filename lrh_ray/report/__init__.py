@@ -8,10 +8,14 @@
 | `numbers` | a number, a quantity, a foreign string | text that is safe and easy to read |
 | `ranking` | measures | the primary metric, the best, what clears its null |
 | `series` | measures | places on an axis, lines, panels |
-| `panels`, `drawing` | a panel | SVG |
+| `panels`, `margins`, `drawing` | a panel | SVG |
+| `axes`, `plot` | numbers against numbers | axes with ticks, SVG |
+| `curves` | tables with a column `step` | curves |
+| `curve_figures`, `densities`, `trade_offs` | curves; how often latents fire; what is left and what is spent | plots |
 | `heatmap` | measures | a table of concepts by sites |
 | `tables`, `examples`, `outline` | tables, example texts, configurations | cells, reading lines, indented text |
-| `view`, `page` | results | everything the template shows; the page |
+| `passages` | texts with a code for each token | pages of latents |
+| `figures`, `view`, `page` | results | everything the template shows; the page |
 | `text` | a result | terminal output |
 
 Rendering goes by the keys of measures and the names and columns of tables, never by the kind of analysis: a new

@@ -27,6 +27,7 @@ ABBREVIATIONS = {
     "mcc": "MCC",
     "fvu": "FVU",
     "ce": "CE",
+    "l0": "L0",
 }
 _THIN = "\u202f"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -20,14 +20,12 @@ from markupsafe import Markup
 
 from lrh_ray.records import Measure
 from lrh_ray.report.drawing import element, polyline
-from lrh_ray.report.frame import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Frame, x_ticks, y_labels
+from lrh_ray.report.frame import HEIGHT, LEFT, WIDTH, Frame, x_ticks, y_labels
+from lrh_ray.report.margins import end_names, margin, rules
 from lrh_ray.report.numbers import interval, label, number, readable
 from lrh_ray.report.series import REFERENCES, SHUFFLED, Chart, Line, Panel, drawable
 
 PALETTE = 8
-LABEL_GAP = 11.0
-MAX_LABEL = 18
-LETTER_WIDTH = 5.7
 HALF_CATEGORY = 9.0
 
 Point = tuple[int, Measure]
@@ -45,8 +43,7 @@ class Stroke:
 
 def draw_panel(panel: Panel, chart: Chart, *, anchor: str) -> Markup:
     """One panel as an SVG element with a title and a description for those who do not see it."""
-    longest = max((min(len(name), MAX_LABEL) for name in chart.line_labels), default=0)
-    right = WIDTH - 10 - LETTER_WIDTH * longest
+    right = WIDTH - margin(chart.line_labels)
     frame = Frame(places=chart.places, right=right, low=chart.ticks[0], high=chart.ticks[-1])
     strokes = _strokes(panel, chart)
     heading = f"{label(chart.metric)} of {panel.subject}" if panel.subject else label(chart.metric)
@@ -65,18 +62,6 @@ def draw_panel(panel: Panel, chart: Chart, *, anchor: str) -> Markup:
         aria_labelledby=f"{anchor}-t {anchor}-d",
         class_="panel",
     )
-
-
-def spread(heights: Sequence[float], gap: float = LABEL_GAP) -> list[float]:
-    """Ascending heights moved to stay `gap` apart and, while there is room, inside the panel."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(max(height, placed[-1] + gap) if placed else max(height, TOP + 3))
-    limit = HEIGHT - BOTTOM + 4
-    for index in range(len(placed) - 1, -1, -1):
-        placed[index] = min(placed[index], limit)
-        limit = placed[index] - gap
-    return placed
 
 
 def _strokes(panel: Panel, chart: Chart) -> list[Stroke]:
@@ -99,10 +84,8 @@ def _description(panel: Panel, chart: Chart) -> str:
 
 
 def _axes(frame: Frame, chart: Chart) -> Iterator[Markup]:
-    for tick, text in zip(chart.ticks, y_labels(chart.ticks), strict=True):
-        y = frame.y(tick)
-        yield element("line", x1=LEFT, x2=frame.right, y1=y, y2=y, class_="grid")
-        yield element("text", text, x=LEFT - 5, y=y + 3.4, text_anchor="end", class_="tick")
+    heights = [frame.y(tick) for tick in chart.ticks]
+    yield from rules(frame.right, list(zip(heights, y_labels(chart.ticks), strict=True)))
     baseline = HEIGHT - 7
     if frame.num_layered and not frame.places[0].counted:
         yield element("text", "layer", x=LEFT - 5, y=baseline, text_anchor="end", class_="tick")
@@ -207,12 +190,9 @@ def _mark(frame: Frame, stroke: Stroke, index: int, measure: Measure) -> Markup:
 
 
 def _names(frame: Frame, strokes: Sequence[Stroke]) -> Iterator[Markup]:
-    """Names of lines at their ends, moved apart where they would overlap."""
     ends = []
     for stroke in strokes:
         visible = [measure.value for _, measure in stroke.line.points if drawable(measure.value)]
         if visible and stroke.line.label:
-            ends.append((frame.y(visible[-1]) + 3.4, stroke.colour, readable(stroke.line.label, MAX_LABEL)))
-    ends.sort(key=lambda end: end[0])
-    for y, (_, colour, text) in zip(spread([end[0] for end in ends]), ends, strict=True):
-        yield element("text", text, x=frame.right + 6, y=y, class_=f"name c{colour}")
+            ends.append((frame.y(visible[-1]), stroke.colour, stroke.line.label))
+    yield from end_names(frame.right, ends)

@@ -1,8 +1,9 @@
 """Everything the page shows of a result, prepared: the template only places it.
 
 Tables are recognised by name: `store`, `sites` and `parity` describe the store; `strongest` and `examples` the
-strongest concepts; all others stand under their own name. Measures are split by metric; the primary one is drawn, and
-so are those that have a setting of a world as their axis.
+strongest concepts; all others stand under their own name, below the figures that tell the same (`figures`). Measures
+are split by metric; the primary one is drawn, and so are those that have a setting of a world as their axis, and those
+that are traded for one another.
 
     view = result_view(result, anchor="r1", budget=Budget())
 
@@ -18,10 +19,12 @@ from markupsafe import Markup
 from lrh_ray.artifacts import result_digest
 from lrh_ray.records import Measure, Result, Table
 from lrh_ray.report.examples import ExampleGroup, example_groups, is_examples
+from lrh_ray.report.figures import FigureView, LatentPart, TablePart, draw_figures, latent_part, table_part
 from lrh_ray.report.heatmap import HeatMap, heat_of
 from lrh_ray.report.numbers import interval, label, number, readable, unit_suffix
 from lrh_ray.report.outline import Fact, facts, outline
 from lrh_ray.report.panels import PALETTE, draw_panel
+from lrh_ray.report.passages import is_passages
 from lrh_ray.report.ranking import (
     CONTROL,
     COUNT,
@@ -35,8 +38,9 @@ from lrh_ray.report.ranking import (
     subject_word,
     where,
 )
-from lrh_ray.report.series import NULL_CONTROLS, REFERENCES, SHUFFLED, Chart, Panel, chart_of
+from lrh_ray.report.series import NULL_CONTROLS, REFERENCES, SHUFFLED, Chart, Panel, chart_of, places_of
 from lrh_ray.report.tables import STORE_TABLES, TableView, measure_view, table_view
+from lrh_ray.report.trade_offs import LEFT_OVER, trade_off_figure
 
 STRONGEST_TABLE = "strongest"
 EXAMPLES_TABLE = "examples"
@@ -46,11 +50,14 @@ OPEN_ROWS = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """How much of a result the page may carry: rows of measures, rows of each table, panels, characters of text."""
+    """How much of a result the page may carry: rows of measures, rows of each table, panels of each figure, passages,
+    characters of text.
+    """
 
     measure_rows: int = 4000
     table_rows: int = 400
     panels: int = 36
+    passages: int = 3000
     characters: int = 40_000
 
     def halved(self) -> "Budget":
@@ -58,6 +65,7 @@ class Budget:
             measure_rows=self.measure_rows // 2,
             table_rows=self.table_rows // 2,
             panels=self.panels // 2,
+            passages=self.passages // 2,
             characters=self.characters // 2,
         )
 
@@ -109,13 +117,15 @@ class ResultView:
     summary: tuple[str, ...]
     asked: tuple[Fact, ...]
     store: tuple[TableView, ...]
+    figures: tuple[FigureView, ...]
     charts: tuple[ChartView, ...]
     best: TableView | None
     subject: str
     strongest: tuple[TableView, ...]
     examples: tuple[ExampleGroup, ...]
     measures: tuple[TableView, ...]
-    others: tuple[TableView, ...]
+    others: tuple[TablePart, ...]
+    latents: tuple[LatentPart, ...]
     inputs: tuple[Fact, ...]
     provenance: tuple[Fact, ...]
     asked_text: str
@@ -127,6 +137,8 @@ def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
     by_metric = {name: [m for m in result.measures if m.name == name] for name in metric_names(result.measures)}
     primary = by_metric.get(primary_metric(result.measures) or "", [])
     told = [table for table in result.tables if table.name == EXAMPLES_TABLE and is_examples(table)]
+    passages = [table for table in result.tables if is_passages(table)]
+    trade_offs = draw_figures([trade_off_figure(result, limit=budget.panels)], f"{anchor}-o")
     named = {*STORE_TABLES, STRONGEST_TABLE}
     share = max(1, len(by_metric))
     return ResultView(
@@ -137,17 +149,19 @@ def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
         summary=tuple(readable(line, 1200) for line in result.summary[:24]),
         asked=facts(result.asked, limit=18),
         store=_tables(result.tables, STORE_TABLES, budget),
-        charts=_charts(by_metric, anchor, budget),
+        figures=trade_offs,
+        charts=_charts(by_metric, anchor, budget, elsewhere=LEFT_OVER if trade_offs else ""),
         best=measure_view(best_per_concept(primary), rows=budget.table_rows) if primary else None,
         subject=subject_word(primary),
         strongest=_tables(result.tables, (STRONGEST_TABLE,), budget),
         examples=tuple(group for table in told for group in example_groups(table, limit=budget.table_rows)),
         measures=tuple(measure_view(found, rows=budget.measure_rows // share) for found in by_metric.values()),
         others=tuple(
-            table_view(table, rows=budget.table_rows)
-            for table in result.tables
-            if table.name not in named and table not in told
+            table_part(table, result, f"{anchor}-t{index}", panels=budget.panels, rows=budget.table_rows)
+            for index, table in enumerate(result.tables)
+            if table.name not in named and table not in told and table not in passages
         ),
+        latents=tuple(latent_part(table, result, passages=budget.passages) for table in passages),
         inputs=facts(result.inputs, limit=40),
         provenance=facts(result.provenance, limit=40),
         asked_text=outline(result.asked, limit=budget.characters),
@@ -160,11 +174,19 @@ def _tables(tables: Iterable[Table], names: Sequence[str], budget: Budget) -> tu
     return tuple(table_view(table, rows=budget.table_rows) for table in wanted)
 
 
-def _charts(by_metric: Mapping[str, Sequence[Measure]], anchor: str, budget: Budget) -> tuple[ChartView, ...]:
-    """The primary metric comes first, and has a table of shades besides its panels."""
+def _charts(
+    by_metric: Mapping[str, Sequence[Measure]], anchor: str, budget: Budget, *, elsewhere: str
+) -> tuple[ChartView, ...]:
+    """The primary metric comes first, and has a table of shades besides its panels.
+
+    What is drawn `elsewhere` is not drawn here at one place alone.
+    """
     drawn = [own for i, own in enumerate(by_metric.values()) if i == 0 or any(axis_of(m) in SETTINGS for m in own)]
     names = [anchor if i == 0 else f"{anchor}-m{i}" for i in range(len(drawn))]
-    charts = [_chart_view(own, name, budget) for own, name in zip(drawn, names, strict=True)]
+    charts = [
+        None if own[0].name == elsewhere and len(places_of(own)) < 2 else _chart_view(own, name, budget)
+        for own, name in zip(drawn, names, strict=True)
+    ]
     return tuple(chart if i == 0 else replace(chart, heat=None) for i, chart in enumerate(charts) if chart is not None)
 
 

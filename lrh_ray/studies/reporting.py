@@ -1,4 +1,4 @@
-"""Results to a page."""
+"""Results to a page, or to a tracker of experiments."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 from lrh_ray.artifacts import find_results, load_result
 from lrh_ray.durable import disk_errors
 from lrh_ray.errors import ResultMissing
+from lrh_ray.records import Plain
 from lrh_ray.report import render_report
+from lrh_ray.trackers.tracking import track
 
 
 def write_report(paths: Sequence[Path], output: Path, *, title: str) -> int:
@@ -21,6 +23,17 @@ def write_report(paths: Sequence[Path], output: Path, *, title: str) -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(page)
     return len(page)
+
+
+def write_tracks(paths: Sequence[Path], tracker: str, folder: Path) -> list[dict[str, Plain]]:
+    """Write curves and numbers of results (or of all results of run folders) with a tracker's library.
+
+    Raises:
+        ResultMissing: A path holds no result.
+        Everything that `track` raises.
+    """
+    found = [load_result(place) for path in paths for place in _results_at(path)]
+    return [track(result, tracker, folder) for result in found]
 
 
 def _results_at(path: Path) -> Sequence[Path]:

@@ -204,6 +204,10 @@ class SaeConfig:
     groups: int = 20
     """Groups of held-out documents for the jackknife."""
 
+    shown_latents: int = 20
+    """Latents of each autoencoder whose passages the result keeps for its page, spread over how often they fire; 0:
+    none."""
+
     splice_documents: int = 0
     """Held-out documents that the model reads with reconstructions in place of its rows; 0: none, and no checkpoint is
     needed."""
@@ -226,6 +230,8 @@ class SaeConfig:
             raise ValueError("kinds must name at least one, for example [{kind: topk, k: 32}]")
         if min(self.latents, self.steps, self.batch_rows, self.checkpoints) < 1 or self.seed < 0:
             raise ValueError("latents, steps, batch_rows and checkpoints must be 1 or more, seed 0 or more")
+        if self.shown_latents < 0:
+            raise ValueError("shown_latents must be 0 or more, for example 20")
         if self.splice_documents < 0 or self.splice_documents == 1:
             raise ValueError("splice_documents must be 0, or 2 and more for an interval")
         if not 0 < self.held_out < 1 or self.groups < 2:

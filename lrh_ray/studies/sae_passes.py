@@ -10,9 +10,10 @@ from lrh_ray.analyses.joint import JointMoments
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
-from lrh_ray.layouts import Rows
+from lrh_ray.layouts import RowMask, Rows
 from lrh_ray.store.objects import Location
-from lrh_ray.store.reader import RowKeys, Store
+from lrh_ray.store.parts import RowKeys
+from lrh_ray.store.reader import Store
 from lrh_ray.studies.places import Place
 
 TRAINING, HELD_OUT = -1, 0
@@ -35,16 +36,25 @@ class SaeRows:
     def block(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
         """Rows of a block that stand for text, and the group of each; `sinks` as in the settings, or another choice."""
         rows, keys = self.keyed(site, block, sinks=sinks)
-        return rows, self.group[keys.doc.astype(np.int64)]
+        return rows, self.group_of(keys)
 
     def keyed(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, RowKeys]:
         """The same rows, and who they are."""
+        keys, kept = self.kept(block, sinks=sinks)
+        return self.store().block_rows(site, block)[kept], keys
+
+    def kept(self, block: int, *, sinks: str | None = None) -> tuple[RowKeys, RowMask]:
+        """Who these rows are, and which of all rows of the block."""
         store = self.store()
         keys = store.keys(block)
         kept = keys.char_end > keys.char_start
         if (sinks or self.sinks) == "drop":
             kept &= ~store.sink_mask(block)
-        return store.block_rows(site, block)[kept], keys.select(kept)
+        return keys.select(kept), kept
+
+    def group_of(self, keys: RowKeys) -> np.ndarray:
+        """Group of each row."""
+        return np.asarray(self.group[keys.doc.astype(np.int64)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
 from lrh_ray.studies.sae_config import ConCAKind, Kind, SaeConfig
+from lrh_ray.studies.sae_latent_table import SiteLatents, latents_arrays, latents_table
 from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS
 from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS, SiteUnit
 
@@ -56,9 +57,10 @@ def make_sae_result(
     measured: Sequence[Measured],
     losses: Mapping[str, np.ndarray],
     curves: np.ndarray,
+    latents: Sequence[SiteLatents],
     seconds: float,
 ) -> Result:
-    """Assemble the answer to `question`; `losses` are those of `SpliceTask`, of every site or of none."""
+    """Assemble the answer to `question`; `losses` and `latents` are those of every site or of none."""
     measures = (*_measures(store, sites, measured), *_recovered(store, measured, losses))
     return replace(
         question,
@@ -69,10 +71,11 @@ def make_sae_result(
             _density_table(measured),
             _curve_table(measured, config, curves),
             _rows_table(sites),
+            *([latents_table(store, latents, config.shown_latents)] if latents else []),
             store_table(store),
             parity_table(store),
         ),
-        arrays=dict(_arrays(measured, curves)),
+        arrays={**dict(_arrays(sites, measured, curves)), **(latents_arrays(latents) if latents else {})},
         provenance=provenance(store, seconds),
     )
 
@@ -207,8 +210,12 @@ def _rows_table(sites: Mapping[str, SiteRows]) -> Table:
     )
 
 
-def _arrays(measured: Sequence[Measured], curves: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(
+    sites: Mapping[str, SiteRows], measured: Sequence[Measured], curves: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
     yield "training", curves
+    for site, rows in sites.items():
+        yield f"{site}/principal_components", rows.explained
     for one in measured:
         prefix = f"{one.site}/{one.name}"
         reader = one.reader
@@ -218,3 +225,4 @@ def _arrays(measured: Sequence[Measured], curves: np.ndarray) -> Iterator[tuple[
         if isinstance(reader, ThresholdReader):
             yield f"{prefix}/threshold", np.array([reader.threshold])
         yield f"{prefix}/density", one.held_out.density
+        yield f"{prefix}/density_untrained", one.untrained.density

@@ -6,7 +6,8 @@
 Statistics come first: one pass gives the exact mean and scale of each site over the training documents. Training then
 reads shuffled rows once for all kinds of all sites. At last BatchTopK kinds get the threshold that is exact for the
 training rows, and every autoencoder is measured on the held-out documents, beside its own first weights and beside as
-many principal components as it has codes a row; with sinks left out, and with all rows beside it.
+many principal components as it has codes a row; with sinks left out, and with all rows beside it. Of each some latents
+are shown with what they fire on.
 
 What can go wrong: a store that is not sealed, a site that it does not have, fewer held-out documents than groups.
 """
@@ -35,6 +36,8 @@ from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeConfig
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
+from lrh_ray.studies.sae_latent_table import SiteLatents
+from lrh_ray.studies.sae_latents import find_passages, shown_latents
 from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, ThresholdPass, UnitPass
 from lrh_ray.studies.sae_result import Measured, SiteRows, make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
@@ -76,10 +79,12 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             measured += _Site(config=config.sae, rows=rows, site=site, found=found[site]).measured(checkpoints)
             progress.advance(1)
         losses = _spliced(config, store, rows, measured, found, progress)
+        latents = _latents(config.sae, rows, measured, sites, progress)
     curves = load_curves(checkpoints[config.sae.steps])
     seconds = round(time.monotonic() - started, 1)
     return save_result(
-        make_sae_result(question, store, config.sae, found, measured, losses, curves, seconds), config.results_path
+        make_sae_result(question, store, config.sae, found, measured, losses, curves, latents, seconds),
+        config.results_path,
     )
 
 
@@ -108,6 +113,24 @@ def _spliced(
     losses = dict(zip(readers, sample(tuple(readers), task), strict=True))
     progress.advance(len(readers))
     return losses
+
+
+def _latents(
+    config: SaeConfig, rows: SaeRows, measured: Sequence[Measured], sites: Sequence[str], progress: Progress
+) -> list[SiteLatents]:
+    """What some latents of every autoencoder fire on, by site; of none where none are asked for."""
+    found: list[SiteLatents] = []
+    if not config.shown_latents:
+        return found
+    progress.begin("reading what latents fire on", len(sites), "sites")
+    for site in sites:
+        own = [one for one in measured if one.site == site]
+        chosen = (shown_latents(one.name, one.reader, one.held_out, num=config.shown_latents) for one in own)
+        shown = tuple(one for one in chosen if len(one.latents))
+        passages = find_passages(rows, site, shown, seed=config.seed) if shown else ()
+        found.append(SiteLatents(site=site, shown=shown, passages=passages))
+        progress.advance(1)
+    return found
 
 
 def _require_batch(found: Mapping[str, SiteRows], config: SaeConfig) -> None:

@@ -225,9 +225,9 @@ def load_curves(checkpoint: Path) -> np.ndarray:
 
 
 def _digest(task: SaeTask) -> str:
-    """What the run is named by: rows and recipe; who trains does not matter."""
+    """What the run is named by: rows and recipe; who trains, and what is shown afterwards, does not matter."""
     asked = {**as_plain(task.config), "root": task.root, "documents": digest_json({"ids": list(task.documents)})}
-    del asked["workers"], asked["latent_parts"]
+    del asked["workers"], asked["latent_parts"], asked["shown_latents"]
     return digest_json(asked)
 
 

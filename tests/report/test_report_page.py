@@ -5,11 +5,11 @@ import hashlib
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from page_reader import Page
 from report_fakes import FLAG, STORE_ROOT, auc_measure, fake_result, table
 
 from lrh_ray.artifacts import result_digest
@@ -18,7 +18,6 @@ from lrh_ray.report import render_report
 from lrh_ray.report.numbers import interval, number
 from lrh_ray.report.page import MAX_BYTES
 
-VOID = {"meta", "br", "link", "img", "hr", "input", "wbr"}
 HOSTILE = [
     "<script>alert(1)</script>",
     "</style></svg></title><img src=x onerror=alert(1)>",
@@ -30,37 +29,6 @@ HOSTILE = [
     "x" * 5000,
     "]]> &lt;b&gt; &#x3c;",
 ]
-
-
-class Page(HTMLParser):
-    """Elements, attributes and text of a page; unbalanced tags are an assertion error."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def count(self, tag: str) -> int:
-        return sum(found == tag for found, _ in self.tags)
-
-    @property
-    def words(self) -> str:
-        return "".join(self.text)
 
 
 def bare(**changes: object) -> Result:

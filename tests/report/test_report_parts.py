@@ -16,9 +16,9 @@ from lrh_ray.report import print_result
 from lrh_ray.report.examples import example_groups
 from lrh_ray.report.frame import Frame
 from lrh_ray.report.heatmap import heat_of
+from lrh_ray.report.margins import LABEL_GAP, spread
 from lrh_ray.report.numbers import interval, number, quantity, readable
 from lrh_ray.report.outline import facts, outline
-from lrh_ray.report.panels import LABEL_GAP, spread
 from lrh_ray.report.ranking import best_per_concept, clears_null, primary_metric, where
 from lrh_ray.report.series import chart_of, nice_ticks
 from lrh_ray.report.tables import measure_view
