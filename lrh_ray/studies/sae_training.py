@@ -46,6 +46,8 @@ PLACE_FILE, CURVES_FILE = "place.json", "curves.safetensors"
 CURVE_POINTS = 200
 """Steps whose facts are kept, at most."""
 FACTS = ("loss", "penalty", "l0", "dead")
+OF_NO_STEP = ("workers", "latent_parts", "groups", "splice_documents", "shown_latents")
+"""Settings that no step depends on: who trains, and what is measured afterwards."""
 ELSEWHERE = "Restore the settings it was made with, or move the folder away and train anew."
 BASE_RATE, BASE_LATENTS = 2e-4, 16_384
 
@@ -227,8 +229,7 @@ def load_curves(checkpoint: Path) -> np.ndarray:
 def _digest(task: SaeTask) -> str:
     """What the run is named by: rows and recipe; who trains, and what is shown afterwards, does not matter."""
     asked = {**as_plain(task.config), "root": task.root, "documents": digest_json({"ids": list(task.documents)})}
-    del asked["workers"], asked["latent_parts"], asked["shown_latents"]
-    return digest_json(asked)
+    return digest_json({name: value for name, value in asked.items() if name not in OF_NO_STEP})
 
 
 def _stem(site: str, name: str) -> str:
