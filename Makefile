@@ -6,7 +6,7 @@ PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
 
-.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus prove-04 conformance-vllm bench-store bench-extract bench-sae oracles wheels-gpu clean
+.PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus prove-04 prove-05 conformance-vllm bench-store bench-extract bench-sae oracles wheels-gpu clean
 
 install: $(STAMP)
 
@@ -60,6 +60,11 @@ prove-03-corpus: install
 # The theorem's tests in known worlds: exact (A0) and trained (A1).
 prove-04: install
 	$(BIN)/python benchmarks/prove_worlds.py --json benchmarks/results/prove_worlds.json
+
+# Autoencoders: kills of trainers and workers, another number of workers, every kind on SmolLM2; forty minutes.
+prove-05: install
+	$(BIN)/lrh model prepare smollm2
+	$(BIN)/python benchmarks/prove_sae.py --json benchmarks/results/prove_sae.json
 
 # Every family and route of the vLLM backend; the everyday suite has a few of them.
 conformance-vllm: install

@@ -65,7 +65,7 @@ def make_store(folder: Path, documents: int) -> Facts:
     """Hidden states of the middle of SmolLM2."""
     config = folder / "run.yaml"
     config.write_text(CONFIG.format(name="store", runs=folder, documents=documents))
-    facts: Facts = json.loads(_lrh("extract", config, "store"))
+    facts: Facts = json.loads(_lrh("extract", config, "extraction"))
     tokens = int(open_store(folder / "store").plan.num_rows)
     if tokens < LEAST_TOKENS:
         sys.exit(f"{tokens} tokens of {documents} documents; raise --documents")

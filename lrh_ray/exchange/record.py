@@ -132,7 +132,10 @@ class Exchanged:
 
     def reader(self) -> Reader:
         """Rows to codes and back, with the same code that reads what is trained here."""
-        own = {name: torch.tensor(tensor) for name, tensor in self.tensors.items()}
+        return self.reader_with({name: torch.tensor(tensor) for name, tensor in self.tensors.items()})
+
+    def reader_with(self, own: Mapping[str, torch.Tensor]) -> Reader:
+        """The same with these tensors, of any data type and on any device."""
         no_penalty = PowerPenalty(weight=0.0)
         match self.kind:
             case "topk":

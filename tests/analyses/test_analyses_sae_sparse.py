@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrh_ray.analyses.sae import sparse_step
-from lrh_ray.analyses.sae.mesh import ALONE
+from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
+from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError, NotEnoughData
 
 WIDTH, LATENTS, ROWS, RATE = 24, 96, 50, 1e-3
@@ -208,3 +209,42 @@ def test_a_k_that_cannot_be_is_named(selection, k):
 def test_groups_that_do_not_nest_are_named(groups):
     with pytest.raises(ConfigError, match="the last of them the number of latents"):
         SparseTraining(weights_for(rows_of(torch.float32)), TopK(k=4), groups=groups)
+
+
+@pytest.mark.parametrize("selection", [TopK, BatchTopK])
+def test_enough_candidates_make_the_exact_steps(selection):
+    """All positive latents are candidates, and what was updated is followed."""
+    rows = rows_of(torch.float32).numpy()
+    exact, rough = (
+        SparseTraining(weights_for(torch.from_numpy(rows)), selection(k=4), preselect=preselect)
+        for preselect in (None, LATENTS // 4)
+    )
+    for step in range(20):
+        own = rows[step % 8 * ROWS : (step % 8 + 1) * ROWS]
+        assert exact.step(own, rate=RATE).loss == pytest.approx(rough.step(own, rate=RATE).loss, rel=1e-5)
+        assert rough.recall(own) == 1
+    for name, tensor in exact.weights.named():
+        torch.testing.assert_close(dict(rough.weights.named())[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_rounding_loses_codes_and_recall_counts_them():
+    """Latents in threes that bfloat16 cannot tell apart: the fourth code of a row is one of three."""
+    rows = rows_of(torch.float32)[:ROWS]
+    found = []
+    for preselect in (1, 4):
+        weights = weights_for(rows)
+        for third, factor in enumerate((1, 1 + 5e-4, 1 + 1e-3)):
+            weights.encoder[third::3] = weights.encoder[::3] * factor
+            weights.encoder_bias[third::3] = weights.encoder_bias[::3]
+        found.append(SparseTraining(weights, TopK(k=4), preselect=preselect).recall(rows.numpy()))
+    assert 0.7 < found[0] < 0.95
+    assert found[1] == 1
+
+
+def test_a_preselection_that_cannot_be_is_named():
+    rows = rows_of(torch.float32)[:ROWS]
+    with pytest.raises(ConfigError, match="preselect is 0"):
+        SparseTraining(weights_for(rows), TopK(k=4), preselect=0)
+    two = Mesh(latents=Share(rank=0, world=2))
+    with pytest.raises(ConfigError, match="one worker"):
+        SparseTraining(weights_for(rows), TopK(k=4), preselect=2, mesh=two)

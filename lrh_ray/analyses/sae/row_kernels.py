@@ -41,6 +41,22 @@ def add_codes(value_K: np.ndarray, index_K: np.ndarray, size: int, decoder_MD: n
 
 
 @compiled
+def encode_entries(
+    centred_ND: np.ndarray,
+    encoder_MD: np.ndarray,
+    bias_M: np.ndarray,
+    index_NK: np.ndarray,
+    count_N: np.ndarray,
+    value_NK: np.ndarray,
+) -> None:
+    """Pre-activations of some latents of each row."""
+    for n in range(len(index_NK)):
+        for j in range(count_N[n]):
+            m = index_NK[n, j]
+            value_NK[n, j] = dot(centred_ND[n], encoder_MD[m]) + bias_M[m]
+
+
+@compiled
 def decode_rows(
     value_NK: np.ndarray,
     index_NK: np.ndarray,

@@ -32,6 +32,7 @@ from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.facts import StepFacts, require_finite
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
+from lrh_ray.analyses.sae.preselection import Preselection
 from lrh_ray.analyses.sae.row_kernels import (
     adam,
     by_latent,
@@ -41,7 +42,7 @@ from lrh_ray.analyses.sae.row_kernels import (
     pull_codes,
     update_latents,
 )
-from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, top_codes, top_of_joined
+from lrh_ray.analyses.sae.selection import PART_ROWS, BatchTopK, Selection, Tiles, TopK, top_codes, top_of_joined
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.training import of_latents
 from lrh_ray.compiled import in_parts
@@ -114,6 +115,7 @@ class SparseTraining:
         rates: AdamRates | None = None,
         threads: Executor | None = None,
         mesh: Mesh = ALONE,
+        preselect: int | None = None,
     ) -> None:
         """Take the weights over; a step changes them in place.
 
@@ -125,9 +127,12 @@ class SparseTraining:
             rates: Constants of Adam.
             threads: Where loops run beside the caller's; None runs them in its own thread.
             mesh: This worker's place among those that share latents and rows out.
+            preselect: Candidates in multiples of k that a product in bfloat16 finds (`preselection`); None: none, the
+                choice is exact. Of one worker, in float32, by `TopK` or `BatchTopK`.
 
         Raises:
-            ConfigError: Groups that do not end with all latents, or latents that cannot be shared out equally.
+            ConfigError: Groups that do not end with all latents, latents that cannot be shared out equally, or a
+                preselection that cannot be.
         """
         self._shard = Shard(mesh=mesh, num_latents=weights.num_latents)
         self.weights = weights if self._shard.alone else weights.of_latents(self._shard.part)
@@ -138,6 +143,9 @@ class SparseTraining:
         self._group = group_of_latents(groups, weights.num_latents)[self._shard.part]
         self._num_groups = max(1, len(groups))
         self._buffer = torch.empty(0)
+        self._rough = None if preselect is None else Preselection(self.weights.encoder, factor=preselect)
+        if self._rough and (mesh != ALONE or not isinstance(selection, TopK | BatchTopK)):
+            raise ConfigError("A preselection is of one worker, for TopK or BatchTopK; leave it out (preselect).")
 
     def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
         """Make one step on rows [N, D] of the weights' dtype; of workers that share the rows each has equally many.
@@ -147,9 +155,7 @@ class SparseTraining:
         """
         offset = self.weights.decoder_bias.numpy()
         centred = rows - offset
-        tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
-        codes = self._selection(tiles, self.weights.encoder_bias.numpy(), len(rows), self._threads, self._shard)
-        own = self._explained(codes, -centred)
+        own = self._explained(self._chosen(centred), -centred)
         main = own.of_all_rows(self._shard)
         require_finite(main.loss, rows, self._shard.mesh.rows)
         dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
@@ -185,6 +191,25 @@ class SparseTraining:
             for name, tensor in of_latents({name: tensors[name] for name in own}, latents).items():
                 own[name].copy_(tensor)
         self.adam.steps = int(tensors["steps"])
+        if self._rough is not None:
+            self._rough.follow(self.weights.encoder, 0, self.weights.num_latents)
+
+    def recall(self, rows: np.ndarray) -> float:
+        """Share of the exact codes of rows [N, D] that a step would choose; 1 without a preselection."""
+        centred = rows - self.weights.decoder_bias.numpy()
+        num = self.weights.num_latents
+        exact, found = self._exactly_chosen(centred).dense(num) > 0, self._chosen(centred).dense(num) > 0
+        return float((exact & found).sum() / max(1, exact.sum()))
+
+    def _chosen(self, centred: np.ndarray) -> Codes:
+        if self._rough is None or not isinstance(self._selection, TopK | BatchTopK):
+            return self._exactly_chosen(centred)
+        bias = self.weights.encoder_bias.numpy()
+        return self._rough.chosen(centred, self.weights.encoder, bias, self._selection, self._threads)
+
+    def _exactly_chosen(self, centred: np.ndarray) -> Codes:
+        tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
+        return self._selection(tiles, self.weights.encoder_bias.numpy(), len(centred), self._threads, self._shard)
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
         """The encoder's product, a tile of rows after the other in one buffer."""
@@ -297,6 +322,8 @@ class SparseTraining:
         def update(first: int, last: int) -> None:
             own, group = through[first // size], self._group[held]
             update_latents(first, last, codes, dead_codes, group, centred, encoder, decoder, bias, rates, own)
+            if self._rough is not None:
+                self._rough.follow(weights.encoder, first, last)
 
         for _ in in_parts(update, num, size=size, threads=self._threads):
             pass
