@@ -63,33 +63,37 @@ class BenchModule(nn.Module):
             {name: nn.Parameter(torch.tensor(tensor), requires_grad=False) for name, tensor in own.tensors.items()}
         )
 
+    def _tensor(self, name: str) -> Tensor:
+        found: Tensor = self._tensors[name]
+        return found
+
     @property
     def device(self) -> torch.device:
-        return self._tensors["decoder"].device
+        return self._tensor("decoder").device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._tensors["decoder"].dtype
+        return self._tensor("decoder").dtype
 
     @property
     def W_enc(self) -> Tensor:  # noqa: N802  # their name
         """Encoder [D, M]."""
-        return self._tensors["encoder"].T
+        return self._tensor("encoder").T
 
     @property
     def W_dec(self) -> Tensor:  # noqa: N802
         """Decoder [M, D]."""
-        return self._tensors["decoder"]
+        return self._tensor("decoder")
 
     @property
     def b_enc(self) -> Tensor:
         """Bias of pre-activations [M]; of a gated one that of its gate."""
-        return self._tensors["encoder_bias" if "encoder_bias" in self._tensors else "gate_bias"]
+        return self._tensor("encoder_bias" if "encoder_bias" in self._tensors else "gate_bias")
 
     @property
     def b_dec(self) -> Tensor:
         """Offset of the reconstruction [D]."""
-        return self._tensors["decoder_bias"]
+        return self._tensor("decoder_bias")
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
