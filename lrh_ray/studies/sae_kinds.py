@@ -14,7 +14,7 @@ from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.parameters import first_weights
-from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader, fold
+from lrh_ray.analyses.sae.reader import Reader, Scales, ThresholdReader, TopKReader, fold
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sharding import ALONE
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
@@ -63,11 +63,26 @@ def make_training(
     centre: np.ndarray,
     *,
     seed: int,
+    read_centre: np.ndarray | None = None,
+    skip: bool = False,
+    widths: tuple[int, ...] = (),
     threads: Executor | None = None,
     share: Share = ALONE,
 ) -> Training:
-    """An autoencoder before its first step, for rows of mean `centre` [D]; `share` says whose latents are made."""
-    weights = first_weights(config.latents, centre, seed=seed)
+    """An autoencoder before its first step.
+
+    Args:
+        kind: What it is.
+        config: How many latents it has, and how it is trained.
+        centre: Mean of the rows it explains [D'].
+        seed: Names the first weights.
+        read_centre: Of a transcoder: mean of the rows it reads [D].
+        skip: Whether a transcoder has a skip connection.
+        widths: Of several sites side by side in what is explained; none of one.
+        threads: Where loops run.
+        share: Whose latents are made.
+    """
+    weights = first_weights(config.latents, centre, seed=seed, read_centre=read_centre, skip=skip)
     if isinstance(kind, Chosen):
         return SparseTraining(
             weights,
@@ -79,7 +94,7 @@ def make_training(
         )
     if isinstance(kind, ConCAKind):
         weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
-    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, share))
+    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, share, widths))
 
 
 def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
@@ -89,16 +104,24 @@ def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
 
 
 def _architecture(
-    kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int, share: Share = ALONE
+    kind: Kind,
+    config: SaeConfig,
+    parameters: Mapping[str, Tensor],
+    seed: int,
+    share: Share = ALONE,
+    widths: tuple[int, ...] = (),
 ) -> Architecture:
     warmup = warmup_steps(config)
     match kind:
         case ReluKind():
-            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, share=share), share=share)
-        case PAnnealKind() | StructuredKind():
-            return Relu(parameters, _annealed(kind, config, share), _branch(kind), seed=seed, share=share)
+            penalty = PowerPenalty(weight=kind.weight, warmup=warmup, share=share)
+            return Relu(parameters, penalty, widths=widths, share=share)
         case GatedKind():
-            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, share=share), share=share)
+            penalty = PowerPenalty(weight=kind.weight, warmup=warmup, share=share)
+            return Gated(parameters, penalty, widths=widths, share=share)
+        case PAnnealKind() | StructuredKind():
+            annealed = _annealed(kind, config, share)
+            return Relu(parameters, annealed, _branch(kind), seed=seed, widths=widths, share=share)
         case JumpReluKind():
             return JumpRelu(
                 parameters,
@@ -108,6 +131,7 @@ def _architecture(
                 bandwidth=kind.bandwidth,
                 first_threshold=kind.first_threshold,
                 warmup=warmup,
+                widths=widths,
                 share=share,
             )
         case ConCAKind():
@@ -133,7 +157,9 @@ def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig, share: Shar
     )
 
 
-def make_reader(kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], scale: float, threshold: float) -> Reader:
+def make_reader(
+    kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], scale: float | Scales, threshold: float
+) -> Reader:
     """Read rows in their own unit with what training has left (`Training.tensors`), or with what it began with.
 
     Args:
@@ -141,7 +167,7 @@ def make_reader(kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], sc
         config: It was trained with.
         tensors: Of the checkpoint.
         scale: Rows were divided by it.
-        threshold: Of a BatchTopK kind, in the unit of the rows.
+        threshold: Of a BatchTopK kind, in the unit of codes in use.
     """
     parameters = {
         name.removeprefix("parameter."): tensor for name, tensor in tensors.items() if name.startswith("parameter.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrh_ray.errors import NotEnoughData
+from lrh_ray.errors import ConfigError, NotEnoughData
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,14 +21,29 @@ class StepFacts:
     """Latents that count as dead."""
 
 
-def require_finite(loss: float, rows: np.ndarray) -> None:
-    """Refuse a batch whose loss is not finite.
+def require_finite(loss: float, rows: np.ndarray, target: np.ndarray | None = None) -> None:
+    """Refuse a batch whose loss is not finite, or rows that are read and not explained, which a loss may not show.
 
     Raises:
         NotEnoughData: With the rows that are to blame, or none of them.
     """
-    if np.isfinite(loss):
+    if np.isfinite(loss) and (target is None or np.isfinite(rows).all()):
         return
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    finite = np.isfinite(rows).all(axis=1)
+    bad = np.flatnonzero(~(finite if target is None else finite & np.isfinite(target).all(axis=1)))
     cause = f"the first at place {bad[0]}" if len(bad) else "but the loss outgrew its number format: lower the rate"
     raise NotEnoughData(f"{len(bad)} of the {len(rows)} rows of a batch are not finite, {cause}.")
+
+
+def target_of(rows: np.ndarray, target: np.ndarray | None, width: int) -> np.ndarray:
+    """What codes of `rows` [N, D] are to explain: `target` [N, D'], or the rows themselves.
+
+    Raises:
+        ConfigError: Another number of rows, or another width than D'.
+    """
+    found = rows if target is None else target
+    if found.shape != (len(rows), width):
+        raise ConfigError(
+            f"Rows to explain are {list(found.shape)}; beside {len(rows)} rows to read they are {[len(rows), width]}."
+        )
+    return found
