@@ -101,12 +101,41 @@ def sae_lens_make(noise: torch.Generator) -> Iterator[Made]:
         sae.topk_threshold.fill_(0.4)
         sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = MODEL, HOOK
         yield name, sae.save_inference_model
+    yield from sae_lens_transcoders(noise)
+
+
+def sae_lens_transcoders(noise: torch.Generator) -> Iterator[Made]:
+    from sae_lens.saes import transcoder
+
+    for name in ("Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"):
+        config = getattr(transcoder, f"{name}Config")(d_in=D, d_sae=M, d_out=6, apply_b_dec_to_input=False)
+        coder = getattr(transcoder, name)(config)
+        random_weights(coder, noise)
+        coder.cfg.metadata.model_name, coder.cfg.metadata.hook_name = MODEL, HOOK
+        yield config.architecture(), coder.save_model
+
+
+class Whole:
+    """What is read is added by a skip connection, and so the library's own forward is asked, with the rows."""
+
+    def __init__(self, coder: Any) -> None:
+        self.coder, self.rows = coder, torch.zeros(0)
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        self.rows = rows
+        found: torch.Tensor = self.coder.encode(rows)
+        return found
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  # the library makes them again
+        found: torch.Tensor = self.coder(self.rows)
+        return found
 
 
 def sae_lens_read(folder: Path) -> Coder:
     from sae_lens import SAE
 
-    found: Coder = SAE.load_from_disk(str(folder))
+    coder = SAE.load_from_disk(str(folder))
+    found: Coder = Whole(coder) if hasattr(coder, "W_skip") else coder
     return found
 
 
@@ -114,13 +143,17 @@ class Sparse:
     """sparsify keeps values and places of codes; dense again."""
 
     def __init__(self, coder: Any) -> None:
-        self.coder, self.places = coder, torch.zeros(0)
+        self.coder, self.places, self.rows = coder, torch.zeros(0), torch.zeros(0)
 
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        self.rows = rows
         values, self.places, _ = self.coder.encode(rows)
         return torch.zeros(len(rows), self.coder.num_latents).scatter(1, self.places, values)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        if self.coder.W_skip is not None:
+            whole: torch.Tensor = self.coder(self.rows).sae_out
+            return whole
         found: torch.Tensor = self.coder.decode(codes.gather(1, self.places), self.places)
         return found
 
@@ -128,7 +161,14 @@ class Sparse:
 def sparsify_make(noise: torch.Generator) -> Iterator[Made]:
     from sparsify import SparseCoder, SparseCoderConfig
 
-    for name, settings in (("topk", {"num_latents": M}), ("topk_expanded", {"expansion_factor": M // D})):
+    other = {"num_latents": M, "transcode": True}
+    chosen: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("topk", {"num_latents": M}),
+        ("topk_expanded", {"expansion_factor": M // D}),
+        ("topk_transcoder", other),
+        ("topk_skip_transcoder", {**other, "skip_connection": True}),
+    )
+    for name, settings in chosen:
         coder = SparseCoder(D, SparseCoderConfig(k=K, **settings), dtype=torch.float32)
         random_weights(coder, noise)
         yield name, coder.save_to_disk

@@ -26,7 +26,7 @@ from store_pairs import say
 
 from lrh_ray.exchange.folders import codec, import_folder
 from lrh_ray.exchange.kinds import ReadAs
-from lrh_ray.exchange.matrix import EXPORTS, Format
+from lrh_ray.exchange.matrix import EXPORTS, TRANSCODER_EXPORTS, Format
 from lrh_ray.exchange.record import TENSORS, Exchanged
 
 FORMATS: dict[str, tuple[Format, ...]] = {
@@ -45,17 +45,30 @@ BAR = 1e-6
 SECONDS = 600
 ROWS, D, M, K = 16, 8, 24, 3
 KINDS: tuple[ReadAs, ...] = ("topk", "threshold", "relu", "gated", "jumprelu")
+TRANSCODERS = (
+    *("topk_transcoder", "topk_skip_transcoder", "relu_transcoder", "relu_skip_transcoder"),
+    *("threshold_transcoder", "jumprelu_skip_transcoder"),
+)
+"""A kind, and how it is wired; TopK ones write the width they read, which is all that sparsify has, others 6."""
 
 
 def rows_of() -> np.ndarray:
     return (1.5 * np.random.default_rng(0).standard_normal((ROWS, D)) + 0.3).astype(np.float32)
 
 
-def ours_of(kind: ReadAs) -> Exchanged:
-    """An autoencoder as it is trained here: decoder rows of length 1, all else free."""
-    noise = np.random.default_rng(1 + KINDS.index(kind))
-    shapes = {"encoder": (M, D), "decoder": (M, D), "decoder_bias": (D,)}
-    tensors = {name: noise.standard_normal(shapes.get(name, (M,))) for name in TENSORS[kind]}
+def kind_of(name: str) -> ReadAs:
+    return next(kind for kind in KINDS if name.startswith(kind))
+
+
+def ours_of(name: str) -> Exchanged:
+    """An autoencoder or a transcoder as it is trained here: decoder rows of length 1, all else free."""
+    kind, transcodes = kind_of(name), name in TRANSCODERS
+    noise = np.random.default_rng(1 + (*KINDS, *TRANSCODERS).index(name))
+    written = 6 if transcodes and kind != "topk" else D
+    shapes = {"encoder": (M, D), "decoder": (M, written), "decoder_bias": (written,)}
+    shapes |= {"input_offset": (D,), "skip": (written, D)}
+    more = ("input_offset", *(("skip",) if "skip" in name else ())) if transcodes else ()
+    tensors = {name: noise.standard_normal(shapes.get(name, (M,))) for name in (*TENSORS[kind], *more)}
     scaled = {name: t * (D**-0.5 if t.ndim == 2 else 0.3) for name, t in tensors.items()}
     scaled["decoder"] /= np.linalg.norm(scaled["decoder"], axis=1, keepdims=True)
     if kind == "jumprelu":
@@ -66,6 +79,7 @@ def ours_of(kind: ReadAs) -> Exchanged:
         k=K if kind in ("topk", "threshold") else None,
         threshold=float(np.float32(0.4)) if kind == "threshold" else None,
         site="resid.13",
+        writes="mlp_out.14" if transcodes else None,
         model="tiny",
     )
 
@@ -87,7 +101,7 @@ def compare(exchanged: Exchanged, rows: np.ndarray, codes: np.ndarray, reconstru
     reader = exchanged.reader()
     with torch.no_grad():
         own = reader.codes(torch.from_numpy(rows))
-        back = reader.decode(own).numpy()
+        back = reader.decode(own, torch.from_numpy(rows)).numpy()
     theirs = codes if exchanged.code_scale is None else codes * exchanged.code_scale
     return max(
         float(np.abs(found - wanted).max() / np.abs(wanted).max())
@@ -113,14 +127,15 @@ def imported(library: str, work: Path, rows: Path) -> tuple[dict[str, float], di
 def exported(library: str, form: Format, work: Path, rows: Path) -> dict[str, float]:
     """Differences of what the library reads of ours, by kind; golden files are written."""
     folder = work / "written" / form
-    kinds = [kind for kind in KINDS if EXPORTS[form][kind].verdict != "refused"]
-    for kind in kinds:
-        codec(form).write(ours_of(kind), folder / kind)
+    names = [kind for kind in KINDS if EXPORTS[form][kind].verdict != "refused"]
+    names += [name for name in TRANSCODERS if TRANSCODER_EXPORTS[form][kind_of(name)].verdict != "refused"]
+    for name in names:
+        codec(form).write(ours_of(name), folder / name)
     inside(library, "read", folder, rows)
     told = np.load(folder / "outputs.npz")
     found: dict[str, float] = {
-        kind: compare(ours_of(kind), rows_of(), told[f"{kind}/codes"], told[f"{kind}/reconstructions"])
-        for kind in kinds
+        name: compare(ours_of(name), rows_of(), told[f"{name}/codes"], told[f"{name}/reconstructions"])
+        for name in names
     }
     keep(folder, GOLDEN / "export" / form)
     return found
@@ -137,7 +152,8 @@ def keep(folder: Path, golden: Path) -> None:
 def keep_ours() -> None:
     """Rows and our autoencoders, for the everyday tests."""
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{kind}/{name}": tensor for kind in KINDS for name, tensor in ours_of(kind).tensors.items()}
+    names = (*KINDS, *TRANSCODERS)
+    tensors = {f"{name}/{key}": tensor for name in names for key, tensor in ours_of(name).tensors.items()}
     save_file({"rows": rows_of(), **tensors}, GOLDEN / "ours.safetensors")
 
 

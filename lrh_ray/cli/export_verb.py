@@ -11,7 +11,7 @@ from lrh_ray.cli.show import show_facts
 
 def export_sae(
     result: Annotated[Path, typer.Argument(help="Folder of a result of `lrh sae`.")],
-    site: Annotated[str, typer.Argument(help="Site, for example resid.15.")],
+    site: Annotated[str, typer.Argument(help="Site, for example resid.15, or map, resid.15-to-mlp_out.16.")],
     name: Annotated[str, typer.Argument(help="The autoencoder's name in the report, for example topk.")],
     form: Annotated[
         str,

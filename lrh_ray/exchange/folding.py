@@ -4,6 +4,7 @@
 |---|---|---|
 | `absorb_offset` | bias <- bias - encoder b: the encoder reads x, not x - b | codes, reconstructions |
 | `release_offset` | the way back | codes, reconstructions |
+| `absorb_input_offset` | the same of a transcoder, whose skip connection then reads x, too | codes, reconstructions |
 | `unit_decoder` | decoder rows to length 1, encoder and biases times these | reconstructions; codes times lengths |
 | `scale_rows` | weights that read s x, for rows x as they are | codes; reconstructions of x |
 | `jump_thresholds` | a threshold, or none, as one for each latent | codes |
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from lrh_ray.analyses.sae.parameters import OFFSET
 from lrh_ray.errors import ConfigError
 from lrh_ray.exchange.kinds import ReadAs
 from lrh_ray.exchange.record import Exchanged
@@ -47,8 +49,17 @@ def release_offset(tensors: Tensors) -> dict[str, np.ndarray]:
     return _with_offset(tensors, 1.0)
 
 
-def _with_offset(tensors: Tensors, sign: float) -> dict[str, np.ndarray]:
-    product = sign * (_wide(tensors["encoder"]) @ _wide(tensors["decoder_bias"]))
+def absorb_input_offset(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Weights of a transcoder that reads x, without an offset, from those of one that reads x - input_offset."""
+    moved, offset = _with_offset(tensors, -1.0, of=OFFSET), _wide(tensors[OFFSET])
+    if "skip" in tensors:
+        moved["decoder_bias"] = _narrow(_wide(tensors["decoder_bias"]) - _wide(tensors["skip"]) @ offset)
+    del moved[OFFSET]
+    return moved
+
+
+def _with_offset(tensors: Tensors, sign: float, of: str = "decoder_bias") -> dict[str, np.ndarray]:
+    product = sign * (_wide(tensors["encoder"]) @ _wide(tensors[of]))
     moved = {
         bias: _narrow(_wide(tensors[bias]) + product * (1.0 if gain is None else np.exp(_wide(tensors[gain]))))
         for bias, gain in GAINS.items()

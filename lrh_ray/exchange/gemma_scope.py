@@ -64,7 +64,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: A kind without thresholds.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "gemma_scope")
+    require_export(exchanged.kind, "gemma_scope", transcodes=exchanged.transcodes)
     large = {("W_" + n[2:] if n.startswith("w_") else n): tensor for n, tensor in to_tensors(exchanged).items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **large)

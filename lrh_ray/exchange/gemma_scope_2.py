@@ -44,7 +44,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: A kind without thresholds.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "gemma_scope_2")
+    require_export(exchanged.kind, "gemma_scope_2", transcodes=exchanged.transcodes)
     settings = {
         "architecture": "jump_relu",
         "model_name": exchanged.model,

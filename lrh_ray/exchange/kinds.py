@@ -62,3 +62,29 @@ def settings_of(result: Result, name: str) -> Mapping[str, Plain]:
         raise UnknownName(f"No autoencoder {name!r} in {result.title!r}. It has: {', '.join(map(repr, known))}.")
     found: Mapping[str, Plain] = known[name]
     return found
+
+
+def ends_of(result: Result, name: str) -> tuple[str, str | None]:
+    """The site that an autoencoder of site `name`, or of the map of that name, reads; and what a transcoder writes.
+
+    Raises:
+        UnknownName: A result of `lrh sae` has no such site or map.
+        ConfigError: A map of several sites.
+    """
+    sites = [str(site) for site in _listed(result.resolved.get("sites"))]
+    maps = {str(one["name"]): one for one in _listed(result.resolved.get("maps")) if isinstance(one, Mapping)}
+    if name in sites:
+        return name, None
+    if name not in maps:
+        raise UnknownName(f"No site {name!r} in {result.title!r}. It has: {', '.join((*sites, *maps))}.")
+    reads, writes = _listed(maps[name]["reads"]), _listed(maps[name]["writes"])
+    if len(reads) > 1 or len(writes) > 1:
+        raise ConfigError(
+            f"{name!r} has several sites side by side, and the formats written here hold one at each end. Its arrays "
+            f"in the result are read by `lrh_ray.analyses.sae.reader`."
+        )
+    return str(reads[0]), str(writes[0])
+
+
+def _listed(value: Plain) -> Sequence[Plain]:
+    return value if isinstance(value, list | tuple) else ()

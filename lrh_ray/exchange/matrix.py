@@ -1,7 +1,8 @@
 """Which kind fits which format, and as what it is written; which foreign architectures are read, and as what.
 
-`write` of every format obeys `EXPORTS`, `read` obeys `IMPORTS`, and the tables of `docs/autoencoders-formats.md` are
-`export_page` and `import_page`: there is no second place that says any of it.
+`write` of every format obeys `EXPORTS` and `TRANSCODER_EXPORTS`, `read` obeys `IMPORTS`, and the tables of
+`docs/autoencoders-formats.md` are `export_page`, `transcoder_page` and `import_page`: there is no second place that
+says any of it.
 
 - **exact**: the same numbers stand in the file, transposed where the format wants it.
 - **folded**: numbers are computed in float64 and rounded once to float32; codes agree to some 1e-7 of their size.
@@ -111,6 +112,31 @@ EXPORTS: Mapping[Format, Mapping[ReadAs, Fate]] = {
 }
 """What is written."""
 
+_NO_TRANSCODERS = _refused("is not written for transcoders")
+_PLAIN_KINDS: tuple[ReadAs, ...] = ("topk", "threshold", "relu", "jumprelu", "gated")
+_ALL_REFUSED: Mapping[ReadAs, Fate] = {**dict.fromkeys(_PLAIN_KINDS, _NO_TRANSCODERS), **_NOWHERE}
+
+TRANSCODER_EXPORTS: Mapping[Format, Mapping[ReadAs, Fate]] = {
+    "saelens": {
+        "topk": _refused("has no TopK in transcoders"),
+        "threshold": _folded("`jumprelu_transcoder`, `jumprelu_skip_transcoder`, offset absorbed"),
+        "relu": _folded("`transcoder`, `skip_transcoder`, offset absorbed"),
+        "jumprelu": _folded("`jumprelu_transcoder`, `jumprelu_skip_transcoder`, offset absorbed"),
+        "gated": _refused("has no gates in transcoders"),
+        **_NOWHERE,
+    },
+    "sparsify": {
+        **dict.fromkeys(_PLAIN_KINDS, _ONLY_TOPK),
+        "topk": _folded("`transcode`, `skip_connection`, offset absorbed; both sites of one width"),
+        **_NOWHERE,
+    },
+    "dictionary_learning": _ALL_REFUSED,
+    "openmoss": _ALL_REFUSED,
+    "gemma_scope": _ALL_REFUSED,
+    "gemma_scope_2": _ALL_REFUSED,
+}
+"""The same of transcoders."""
+
 _JUMPS = "threshold where all are the same, relu where they are 0"
 IMPORTS: Mapping[Format, Mapping[str, Fate]] = {
     "saelens": {
@@ -123,13 +149,13 @@ IMPORTS: Mapping[Format, Mapping[str, Fate]] = {
         "abstopk": _refused("chooses codes by size and keeps negative ones"),
         "matching_pursuit": _refused("encodes in several steps"),
         "temporal": _refused("reads other positions"),
-        "transcoder": _refused("reads one place and writes another"),
-        "skip_transcoder": _refused("reads one place and writes another"),
-        "jumprelu_transcoder": _refused("reads one place and writes another"),
-        "jumprelu_skip_transcoder": _refused("reads one place and writes another"),
+        "transcoder": _exact("relu, a transcoder"),
+        "skip_transcoder": _exact("relu, a transcoder with a skip connection"),
+        "jumprelu_transcoder": _folded(f"jumprelu, a transcoder; {_JUMPS}, and then exact"),
+        "jumprelu_skip_transcoder": _folded(f"jumprelu, a transcoder with a skip connection; {_JUMPS}, and then exact"),
     },
     "sparsify": {
-        "topk": _exact("topk"),
+        "topk": _exact("topk; with `transcode` a transcoder"),
         "groupmax": _refused("keeps the largest latent of each group"),
     },
     "dictionary_learning": {
@@ -168,17 +194,19 @@ def format_named(name: str) -> Format:
     raise UnknownName(f"No format {name!r}. Known: {', '.join(FORMATS)}.")
 
 
-def require_export(kind: ReadAs, form: Format) -> Fate:
-    """What a kind is written as.
+def require_export(kind: ReadAs, form: Format, *, transcodes: bool = False) -> Fate:
+    """What a kind is written as, or a transcoder of that kind.
 
     Raises:
         ConfigError: It cannot be written; the message says why, and which formats take it.
     """
-    fate = EXPORTS[form][kind]
+    exports = TRANSCODER_EXPORTS if transcodes else EXPORTS
+    fate = exports[form][kind]
     if fate.verdict == "refused":
-        takers = [other for other in FORMATS if EXPORTS[other][kind].verdict != "refused"]
+        takers = [other for other in FORMATS if exports[other][kind].verdict != "refused"]
         remedy = f"These formats take it: {', '.join(takers)}." if takers else "Its result can be read only here."
-        raise ConfigError(f"A {kind} autoencoder cannot be written as {form}: {TITLES[form]} {_reason(fate)}. {remedy}")
+        what = "transcoder" if transcodes else "autoencoder"
+        raise ConfigError(f"A {kind} {what} cannot be written as {form}: {TITLES[form]} {_reason(fate)}. {remedy}")
     return fate
 
 
@@ -204,10 +232,19 @@ def require_import(architecture: object, form: Format, place: object) -> str:
 
 def export_page() -> str:
     """A table of every kind and format."""
+    return _export_table(FORMATS, EXPORTS)
+
+
+def transcoder_page() -> str:
+    """The same of transcoders, for the formats that have any."""
+    return _export_table(("saelens", "sparsify"), TRANSCODER_EXPORTS)
+
+
+def _export_table(forms: tuple[Format, ...], exports: Mapping[Format, Mapping[ReadAs, Fate]]) -> str:
     kinds: tuple[ReadAs, ...] = get_args(ReadAs)
-    lines = ["| kind | " + " | ".join(TITLES[form] for form in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
+    lines = ["| kind | " + " | ".join(TITLES[form] for form in forms) + " |", "|---" * (len(forms) + 1) + "|"]
     for kind in kinds:
-        cells = [f"**{EXPORTS[form][kind].verdict}**: {EXPORTS[form][kind].note}" for form in FORMATS]
+        cells = [f"**{exports[form][kind].verdict}**: {exports[form][kind].note}" for form in forms]
         lines.append(f"| `{kind}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

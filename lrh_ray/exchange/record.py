@@ -8,6 +8,9 @@
 Tensors are float32: `encoder` [M, D], `decoder` [M, D], both with a row for each latent, `encoder_bias` [M],
 `decoder_bias` [D]; pre = encoder (x - decoder_bias) + encoder_bias. `kinds` says what becomes of pre.
 
+A transcoder has `input_offset` [D] beside them, which stands in the place of decoder_bias in pre; what it writes,
+`writes`, may have another width W than what it reads, and with `skip` [W, D] it adds skip (x - input_offset).
+
 What can go wrong: tensors that do not fit together, or are not numbers, are `CheckpointBroken`; a ConCA normalised over
 batches has moving averages that a result does not keep, and is `ConfigError`.
 """
@@ -22,16 +25,17 @@ from lrh_ray.analyses.sae.architectures.conca import ConCA, Norm
 from lrh_ray.analyses.sae.architectures.gated import Gated
 from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
+from lrh_ray.analyses.sae.parameters import OFFSET
 from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
-from lrh_ray.errors import CheckpointBroken, ConfigError, UnknownName
-from lrh_ray.exchange.kinds import READ_AS, ReadAs, settings_of
-from lrh_ray.records import Plain, Result
+from lrh_ray.errors import CheckpointBroken, ConfigError
+from lrh_ray.exchange.kinds import READ_AS, ReadAs, ends_of, settings_of
+from lrh_ray.records import Result
 
 SHAPES: Mapping[str, str] = {
     "encoder": "MD",
-    "decoder": "MD",
-    "decoder_bias": "D",
+    "decoder": "MW",
+    "decoder_bias": "W",
     "encoder_bias": "M",
     "gate_bias": "M",
     "magnitude_bias": "M",
@@ -39,8 +43,10 @@ SHAPES: Mapping[str, str] = {
     "log_threshold": "M",
     "low_encoder": "MD",
     "low_bias": "M",
+    OFFSET: "D",
+    "skip": "WD",
 }
-"""Axes of every tensor: M latents, D features."""
+"""Axes of every tensor: M latents, D features that are read, W features that are written; D = W but in transcoders."""
 
 _PLAIN = ("encoder", "encoder_bias", "decoder", "decoder_bias")
 TENSORS: Mapping[ReadAs, tuple[str, ...]] = {
@@ -52,6 +58,8 @@ TENSORS: Mapping[ReadAs, tuple[str, ...]] = {
     "jumprelu": (*_PLAIN, "log_threshold"),
     "conca": _PLAIN,
 }
+TRANSCODER = (OFFSET, "skip")
+"""What a transcoder has beside these; the second only with a skip connection."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -62,7 +70,7 @@ class Exchanged:
     """How codes are read."""
 
     tensors: Mapping[str, np.ndarray]
-    """Those that `TENSORS` names for the kind, float32."""
+    """Those that `TENSORS` names for the kind, and those of a transcoder, float32."""
 
     k: int | None = None
     """Codes of a row: of each for `topk`; on average for `threshold`, where it is known."""
@@ -79,6 +87,9 @@ class Exchanged:
     site: str | None = None
     """Where rows come from: a site of ours, or the name that the other tool has for a place we have no name for."""
 
+    writes: str | None = None
+    """Of a transcoder: where the rows come from that it explains."""
+
     model: str | None = None
     """Name of the model, as the source gives it."""
 
@@ -91,17 +102,14 @@ class Exchanged:
 
     @classmethod
     def of_result(cls, result: Result, site: str, name: str) -> "Exchanged":
-        """The autoencoder `name` of `site` in a result of `lrh sae`.
+        """The autoencoder `name` of `site`, or of a map of that name, in a result of `lrh sae`.
 
         Raises:
-            UnknownName: No such site or autoencoder.
+            UnknownName: No such site, map or autoencoder.
             ConfigError: A result of another study, or an autoencoder of which it does not keep everything.
             CheckpointBroken: Arrays that do not fit together.
         """
-        chosen = settings_of(result, name)
-        sites = result.resolved.get("sites", ())
-        if not isinstance(sites, list | tuple) or site not in sites:
-            raise UnknownName(f"No site {site!r} in {result.title!r}. It has: {', '.join(map(str, _listed(sites)))}.")
+        chosen, (read, written) = settings_of(result, name), ends_of(result, site)
         if chosen.get("norm") == "batch":
             raise ConfigError(
                 f"{name!r} is normalised over batches, and the result keeps no averages of them. Only conca with norm "
@@ -113,12 +121,13 @@ class Exchanged:
         kind = "relu" if kind == "structured" and chosen.get("rank") is None else kind
         return cls(
             kind=kind,
-            tensors={key: arrays[key].astype(np.float32) for key in TENSORS[kind] if key in arrays},
+            tensors={key: arrays[key].astype(np.float32) for key in (*TENSORS[kind], *TRANSCODER) if key in arrays},
             k=chosen.get("k"),  # type: ignore[arg-type]
             threshold=float(np.float32(arrays["threshold"].item())) if "threshold" in arrays else None,
             norm=chosen.get("norm"),  # type: ignore[arg-type]
             trained_as=str(chosen["kind"]),
-            site=site,
+            site=read,
+            writes=written,
             model=_model_of(result),
         )
 
@@ -128,7 +137,13 @@ class Exchanged:
 
     @property
     def width(self) -> int:
+        """Features that are read."""
         return int(self.tensors["encoder"].shape[1])
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether other rows are explained than those that are read."""
+        return OFFSET in self.tensors
 
     def reader(self) -> Reader:
         """Rows to codes and back, with the same code that reads what is trained here."""
@@ -157,14 +172,17 @@ class Exchanged:
 def _problems(one: Exchanged) -> Iterator[str]:
     """What does not hold, in words; the first is enough."""
     names, found = TENSORS[one.kind], one.tensors
+    if one.transcodes:
+        names = (*names, *(name for name in TRANSCODER if name in found))
     if set(names) != set(found):
         yield f"they are {', '.join(sorted(found))}; it has {', '.join(names)}"
         return
-    encoder = found["encoder"]
+    encoder, decoder = found["encoder"], found["decoder"]
     if encoder.ndim != 2 or not encoder.size:
         yield f"encoder is {list(encoder.shape)}; it is [latents, features]"
         return
     axes = dict(zip("MD", encoder.shape, strict=True))
+    axes["W"] = decoder.shape[-1] if one.transcodes and decoder.ndim else axes["D"]
     for name in names:
         wanted = [axes[letter] for letter in SHAPES[name]]
         if list(found[name].shape) != wanted:
@@ -178,10 +196,6 @@ def _problems(one: Exchanged) -> Iterator[str]:
         yield f"k is {one.k!r}; it is from 1 to the number of latents, {axes['M']}"
     if one.kind == "threshold" and not (one.threshold is not None and 0 <= one.threshold < np.inf):
         yield f"threshold is {one.threshold!r}; it is a number from 0"
-
-
-def _listed(value: Plain) -> tuple[Plain, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else ()
 
 
 def _model_of(result: Result) -> str | None:

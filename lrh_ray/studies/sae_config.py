@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lrh_ray.config import settings
 from lrh_ray.runtime.config import TrainConfig
+from lrh_ray.studies.sae_map_config import MapConfig, SiteMap
 
 
 @settings
@@ -172,10 +173,13 @@ class SaeConfig:
     """Sparse autoencoders of every site, all from one reading of the store (`lrh sae CONFIG`)."""
 
     sites: tuple[str, ...] = ()
-    """Sites of the store; empty for all."""
+    """Sites of the store; empty for all, or for none where `maps` are named."""
+
+    maps: tuple[MapConfig, ...] = ()
+    """Transcoders and crosscoders beside the autoencoders of `sites`."""
 
     kinds: tuple[Kind, ...] = (TopKKind(),)
-    """Autoencoders of each site."""
+    """Autoencoders of each site and map."""
 
     latents: int = 4096
     """Latents of each."""
@@ -238,6 +242,9 @@ class SaeConfig:
             raise ValueError("held_out must lie in (0, 1), for example 0.1; groups must be 2 or more")
         if self.rate is not None and not self.rate > 0:
             raise ValueError("rate must be above 0")
+        names = [one.name for one in map(SiteMap.of, self.maps)]
+        if len(set(names)) < len(names):
+            raise ValueError("maps are the same: name each once")
         for kind in self.kinds:
             if isinstance(kind, TopKKind | BatchTopKKind | MatryoshkaKind) and not 1 <= kind.k <= self.latents:
                 raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")

@@ -15,7 +15,7 @@ from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import first_weights
-from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader, fold
+from lrh_ray.analyses.sae.reader import Reader, Scales, ThresholdReader, TopKReader, fold
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
@@ -62,11 +62,26 @@ def make_training(
     centre: np.ndarray,
     *,
     seed: int,
+    read_centre: np.ndarray | None = None,
+    skip: bool = False,
+    widths: tuple[int, ...] = (),
     threads: Executor | None = None,
     mesh: Mesh = ALONE,
 ) -> Training:
-    """An autoencoder before its first step, for rows of mean `centre` [D]; `mesh` says whose latents and rows."""
-    weights = first_weights(config.latents, centre, seed=seed)
+    """An autoencoder before its first step.
+
+    Args:
+        kind: What it is.
+        config: How many latents it has, and how it is trained.
+        centre: Mean of the rows it explains [D'].
+        seed: Names the first weights.
+        read_centre: Of a transcoder: mean of the rows it reads [D].
+        skip: Whether a transcoder has a skip connection.
+        widths: Of several sites side by side in what is explained; none of one.
+        threads: Where loops run.
+        mesh: Whose latents and rows.
+    """
+    weights = first_weights(config.latents, centre, seed=seed, read_centre=read_centre, skip=skip)
     if isinstance(kind, Chosen):
         return SparseTraining(
             weights,
@@ -78,7 +93,7 @@ def make_training(
         )
     if isinstance(kind, ConCAKind):
         weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
-    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, mesh))
+    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, mesh, widths))
 
 
 def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
@@ -88,16 +103,24 @@ def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:
 
 
 def _architecture(
-    kind: Kind, config: SaeConfig, parameters: Mapping[str, Tensor], seed: int, mesh: Mesh = ALONE
+    kind: Kind,
+    config: SaeConfig,
+    parameters: Mapping[str, Tensor],
+    seed: int,
+    mesh: Mesh = ALONE,
+    widths: tuple[int, ...] = (),
 ) -> Architecture:
     warmup = warmup_steps(config)
     match kind:
         case ReluKind():
-            return Relu(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, mesh=mesh), mesh=mesh)
-        case PAnnealKind() | StructuredKind():
-            return Relu(parameters, _annealed(kind, config, mesh), _branch(kind), seed=seed, mesh=mesh)
+            penalty = PowerPenalty(weight=kind.weight, warmup=warmup, mesh=mesh)
+            return Relu(parameters, penalty, widths=widths, mesh=mesh)
         case GatedKind():
-            return Gated(parameters, PowerPenalty(weight=kind.weight, warmup=warmup, mesh=mesh), mesh=mesh)
+            penalty = PowerPenalty(weight=kind.weight, warmup=warmup, mesh=mesh)
+            return Gated(parameters, penalty, widths=widths, mesh=mesh)
+        case PAnnealKind() | StructuredKind():
+            annealed = _annealed(kind, config, mesh)
+            return Relu(parameters, annealed, _branch(kind), seed=seed, widths=widths, mesh=mesh)
         case JumpReluKind():
             return JumpRelu(
                 parameters,
@@ -107,6 +130,7 @@ def _architecture(
                 bandwidth=kind.bandwidth,
                 first_threshold=kind.first_threshold,
                 warmup=warmup,
+                widths=widths,
                 mesh=mesh,
             )
         case ConCAKind():
@@ -132,7 +156,9 @@ def _annealed(kind: PAnnealKind | StructuredKind, config: SaeConfig, mesh: Mesh)
     )
 
 
-def make_reader(kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], scale: float, threshold: float) -> Reader:
+def make_reader(
+    kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], scale: float | Scales, threshold: float
+) -> Reader:
     """Read rows in their own unit with what training has left (`Training.tensors`), or with what it began with.
 
     Args:
@@ -140,7 +166,7 @@ def make_reader(kind: Kind, config: SaeConfig, tensors: Mapping[str, Tensor], sc
         config: It was trained with.
         tensors: Of the checkpoint.
         scale: Rows were divided by it.
-        threshold: Of a BatchTopK kind, in the unit of the rows.
+        threshold: Of a BatchTopK kind, in the unit of codes in use.
     """
     parameters = {
         name.removeprefix("parameter."): tensor for name, tensor in tensors.items() if name.startswith("parameter.")

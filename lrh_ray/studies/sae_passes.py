@@ -1,6 +1,6 @@
 """What workers compute for autoencoders: sums of one block, before training and after it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from lrh_ray.store.objects import Location
 from lrh_ray.store.parts import RowKeys
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.places import Place
+from lrh_ray.studies.sae_map_config import SiteMap
+from lrh_ray.studies.sae_maps import MapUnit, side_by_side
 
 TRAINING, HELD_OUT = -1, 0
 """Group of training sequences; held-out ones have groups from 0 on."""
@@ -56,6 +58,11 @@ class SaeRows:
         """Group of each row."""
         return np.asarray(self.group[keys.doc.astype(np.int64)])
 
+    def end(self, sites: Sequence[str], block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
+        """The same of several sites, side by side."""
+        found = [self.block(site, block, sinks=sinks) for site in sites]
+        return side_by_side([rows for rows, _ in found]), found[0][1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnitPass:
@@ -73,16 +80,40 @@ class UnitPass:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndsPass:
+    """block -> sums and products of what a map reads and of what it explains, as training has them.
+
+    Training rows are in group 0, held-out ones in 1. What a crosscoder explains is what it reads, and is left out.
+    """
+
+    rows: SaeRows
+    ends: SiteMap
+    unit: MapUnit
+
+    def __call__(self, block: int) -> JointMoments:
+        scales, read_centre = self.unit.scales, self.unit.read_centre
+        rows, group = self.rows.end(self.ends.reads, block)
+        x = rows.astype(np.float64) / scales.read.numpy()
+        if read_centre is None:
+            y, shift = np.empty((len(x), 0)), self.unit.centre
+        else:
+            y = self.rows.end(self.ends.writes, block)[0].astype(np.float64) / scales.written.numpy()
+            shift = np.concatenate([read_centre, self.unit.centre])
+        return JointMoments.of(x, y, shift=shift, groups=(group != TRAINING).astype(np.int64), num_groups=2)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ThresholdPass:
     """block -> counts of pre-activations of training rows."""
 
     rows: SaeRows
-    site: str
+    sites: tuple[str, ...]
+    """That are read."""
     parameters: Mapping[str, Tensor]
     prefix: int | None = None
 
     def __call__(self, block: int) -> PreActivationCounts:
-        rows, group = self.rows.block(self.site, block)
+        rows, group = self.rows.end(self.sites, block)
         return PreActivationCounts.of(rows[group == TRAINING], self.parameters, prefix=self.prefix)
 
 
@@ -98,21 +129,33 @@ class Evaluations:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPass:
-    """block -> what each autoencoder of one site leaves unexplained of held-out rows."""
+    """block -> what each autoencoder of one map leaves unexplained of held-out rows."""
 
     rows: SaeRows
-    site: str
+    ends: SiteMap
+    unit: MapUnit
     readers: tuple[Reader, ...]
-    centre: np.ndarray
     num_groups: int
     sinks: str | None = None
 
     def __call__(self, block: int) -> Evaluations:
-        rows, group = self.rows.block(self.site, block, sinks=self.sinks)
-        own, groups = rows[group != TRAINING], group[group != TRAINING]
+        rows, group = self.rows.end(self.ends.reads, block, sinks=self.sinks)
+        held_out, target = group != TRAINING, None
+        if self.ends.transcodes:
+            target = self.rows.end(self.ends.writes, block, sinks=self.sinks)[0][held_out]
+        own, groups, unit = rows[held_out], group[held_out], self.unit
         return Evaluations(
             of=tuple(
-                Reconstruction.of(own, reader, self.centre, groups, num_groups=self.num_groups)
+                Reconstruction.of(
+                    own,
+                    reader,
+                    unit.written_centre,
+                    groups,
+                    num_groups=self.num_groups,
+                    target=target,
+                    scale=unit.scales.written.numpy() if unit.starts else None,
+                    starts=unit.starts,
+                )
                 for reader in self.readers
             )
         )

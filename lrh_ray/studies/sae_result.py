@@ -1,52 +1,24 @@
 """From sums to a `Result`: how well each autoencoder explains its site, beside what it must be read against."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from lrh_ray.analyses.jackknife import Estimate, jackknife_interval
 from lrh_ray.analyses.sae.architectures.architecture import Architecture
-from lrh_ray.analyses.sae.evaluation import Reconstruction
-from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader
+from lrh_ray.analyses.sae.reader import ThresholdReader, TopKReader
 from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
-from lrh_ray.studies.sae_config import ConCAKind, Kind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
 from lrh_ray.studies.sae_latent_table import SiteLatents, latents_arrays, latents_table
+from lrh_ray.studies.sae_map_result import measures_of_sites, summary_of_sites, tables_of_maps
+from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS
-from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS, SiteUnit
+from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS
 
 DENSE = "every latent says something of every row: codes and dead latents mean nothing here"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteRows:
-    """A site before training: its unit, its rows, and what principal components leave of the held-out variance."""
-
-    unit: SiteUnit
-    training_rows: int
-    held_out_rows: int
-    explained: np.ndarray
-    """[D + 1] share left by the first k components of the training rows, k from 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """An autoencoder on held-out rows: trained, as it began, and trained with sinks among the rows."""
-
-    site: str
-    name: str
-    kind: Kind
-    held_out: Reconstruction
-    untrained: Reconstruction
-    unfiltered: Reconstruction
-    threshold: float
-    reader: Reader
-
-    @property
-    def sparse(self) -> bool:
-        return not isinstance(self.kind, ConCAKind)
 
 
 def make_sae_result(
@@ -54,20 +26,26 @@ def make_sae_result(
     store: Store,
     config: SaeConfig,
     sites: Mapping[str, SiteRows],
+    maps: Mapping[str, MapRows],
     measured: Sequence[Measured],
     losses: Mapping[str, np.ndarray],
     curves: np.ndarray,
     latents: Sequence[SiteLatents],
     seconds: float,
 ) -> Result:
-    """Assemble the answer to `question`; `losses` and `latents` are those of every site or of none."""
-    measures = (*_measures(store, sites, measured), *_recovered(store, measured, losses))
+    """Assemble the answer to `question`; `losses` and `latents` are those of every map or of none."""
+    measures = (
+        *_measures(store, maps, measured),
+        *measures_of_sites(store, maps, measured),
+        *_recovered(store, maps, measured, losses),
+    )
     return replace(
         question,
-        summary=tuple(_summary(measures, sites)),
+        summary=(*_summary(measures, maps), *summary_of_sites(maps, measured)),
         measures=measures,
         tables=(
-            _comparison(measured, sites),
+            _comparison(measured, maps),
+            *tables_of_maps(maps, measured),
             _density_table(measured),
             _curve_table(measured, config, curves),
             _rows_table(sites),
@@ -80,13 +58,16 @@ def make_sae_result(
     )
 
 
-def _measures(store: Store, sites: Mapping[str, SiteRows], measured: Sequence[Measured]) -> Iterator[Measure]:
+def _measures(store: Store, maps: Mapping[str, MapRows], measured: Sequence[Measured]) -> Iterator[Measure]:
     for one in measured:
-        keys = {**site_keys(store, one.site), "autoencoder": one.name}
+        rows = maps[one.site]
+        keys = {**_keys(store, rows), "autoencoder": one.name}
         found, l0 = one.held_out.fvu(), one.held_out.l0()
         controls = {"untrained": one.untrained.fvu().value, "unfiltered": one.unfiltered.fvu().value}
         if one.sparse:
-            controls["principal_components"] = _components(sites[one.site], l0.value)
+            controls[rows.yardstick.control] = rows.left_by_components(l0.value)
+        if rows.ends.transcodes:
+            controls["linear"] = float(rows.explained[-1])
         yield _measure("fvu", found, "of variance", keys, controls)
         yield _measure("cosine", one.held_out.cosine(), "", keys, {"untrained": one.untrained.cosine().value})
         if one.sparse:
@@ -94,12 +75,19 @@ def _measures(store: Store, sites: Mapping[str, SiteRows], measured: Sequence[Me
             yield Measure(name="dead", value=one.held_out.dead, unit="of latents", keys=keys)
 
 
-def _recovered(store: Store, measured: Sequence[Measured], losses: Mapping[str, np.ndarray]) -> Iterator[Measure]:
+def _keys(store: Store, one: MapRows) -> dict[str, str | int | float]:
+    """Where a number was found: the site and its layer, or the map."""
+    return site_keys(store, one.name) if one.ends.alone else {"site": one.name}
+
+
+def _recovered(
+    store: Store, maps: Mapping[str, MapRows], measured: Sequence[Measured], losses: Mapping[str, np.ndarray]
+) -> Iterator[Measure]:
     """Of the loss that the mean row in place of every row costs the model, the share that reconstructions spare it."""
     for site, of_site in losses.items():
         own = [one for one in measured if one.site == site]
         for one, sums in zip(own, of_site, strict=True):
-            keys = {**site_keys(store, site), "autoencoder": one.name}
+            keys = {**_keys(store, maps[site]), "autoencoder": one.name}
             whole = sums.sum(axis=0)
             rest = [whole - document for document in sums]
             per_token = whole / whole[TOKENS]
@@ -123,43 +111,41 @@ def _measure(
     )
 
 
-def _components(rows: SiteRows, l0: float) -> float:
-    """FVU of as many principal components as there are codes a row; between two numbers, on the line between."""
-    return float(np.interp(l0, np.arange(len(rows.explained)), rows.explained))
-
-
-def _summary(measures: Sequence[Measure], sites: Mapping[str, SiteRows]) -> Iterator[str]:
+def _summary(measures: Sequence[Measure], maps: Mapping[str, MapRows]) -> Iterator[str]:
     """The best of each site among those that beat principal components, as many as codes; variance alone is cheap."""
-    for site in sites:
+    for site, rows in maps.items():
+        judge = rows.yardstick
         own = [m for m in measures if m.name == "fvu" and m.keys["site"] == site]
         codes = {m.keys["autoencoder"]: m.value for m in measures if m.name == "l0" and m.keys["site"] == site}
-        judged = [m for m in own if "principal_components" in m.controls]
-        ahead = [m for m in judged if m.value < m.controls["principal_components"]]
+        judged = [m for m in own if judge.control in m.controls]
+        ahead = [m for m in judged if m.value < m.controls[judge.control]]
         if ahead:
             best = min(ahead, key=lambda m: m.value)
             name = best.keys["autoencoder"]
+            full = f", one of full rank {best.controls['linear']:.3f}" if "linear" in best.controls else ""
             yield (
                 f"At {site}, {name} leaves {with_interval(best)} of the held-out variance with {codes[name]:.1f} codes "
-                f"a row; as many principal components leave {best.controls['principal_components']:.3f}, its first "
-                f"weights {best.controls['untrained']:.3f}."
+                f"a row; {judge.leaves} {best.controls[judge.control]:.3f}{full}, its first weights "
+                f"{best.controls['untrained']:.3f}."
             )
         behind = [str(m.keys["autoencoder"]) for m in judged if m not in ahead]
         if behind:
-            yield f"At {site}, no better than principal components, as many as codes a row: {', '.join(behind)}."
+            yield f"At {site}, no better than {judge.words}: {', '.join(behind)}."
 
 
-def _comparison(measured: Sequence[Measured], sites: Mapping[str, SiteRows]) -> Table:
+def _comparison(measured: Sequence[Measured], maps: Mapping[str, MapRows]) -> Table:
     rows: list[tuple[Scalar, ...]] = []
     for one in measured:
         l0 = one.held_out.l0().value
         told: tuple[Scalar, ...] = (round(l0, 1), round(one.held_out.dead, 4)) if one.sparse else ("-", "-")
-        components = round(_components(sites[one.site], l0), 4) if one.sparse else "-"
+        left = round(maps[one.site].left_by_components(l0), 4) if one.sparse else "-"
         fvu, unfiltered = one.held_out.fvu().value, one.unfiltered.fvu().value
-        rows.append((one.site, one.name, *told, round(fvu, 4), components, round(unfiltered, 4)))
+        rows.append((one.site, one.name, *told, round(fvu, 4), left, round(unfiltered, 4)))
     return Table(
         name="comparison",
         description="Held-out rows: codes of a row, latents that never fire, variance left unexplained; the same by as "
-        "many principal components as codes; and with attention sinks among the rows. A dash: " + DENSE + ".",
+        "many principal components as codes, or by a linear map of that rank; and with attention sinks among the rows. "
+        "A dash: " + DENSE + ".",
         columns=("site", "autoencoder", "codes a row", "dead", "FVU", "FVU of components", "FVU with sinks"),
         rows=tuple(rows),
     )
@@ -226,3 +212,5 @@ def _arrays(
             yield f"{prefix}/threshold", np.array([reader.threshold])
         yield f"{prefix}/density", one.held_out.density
         yield f"{prefix}/density_untrained", one.untrained.density
+        if one.norms is not None:
+            yield f"{prefix}/site_norms", one.norms

@@ -3,6 +3,9 @@
     task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, sequences=some, readers=readers)
     losses = task("resid.15")                # [autoencoders, documents] of sums over tokens
 
+Of a transcoder its outputs take the place of the rows it explains, of a crosscoder those at all of its sites at once;
+what they read are the rows of the store, which nothing has changed.
+
 A reconstruction may explain most of the variance of a site and lose what the model goes on from, or the other way
 round. So held-out documents go through the model as they are, with the reconstruction at every position of the site,
 and with the mean row there. Sums over the next tokens, in nats: loss of each, and the divergence KL(as they are || with
@@ -14,7 +17,7 @@ What can go wrong: a store of chosen positions has not the rows of whole documen
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.interventions import Edit, EditableModel
 from lrh_ray.records import TokenBatch
+from lrh_ray.studies.sae_map_config import SiteMap
+from lrh_ray.studies.sae_maps import side_by_side
 from lrh_ray.studies.sae_passes import TRAINING, SaeRows
 from lrh_ray.studies.weights import checkpoint_here
 
@@ -42,39 +47,48 @@ class SpliceTask:
     rows: SaeRows
     sequences: tuple[int, ...]
     readers: Mapping[str, tuple[Reader, ...]]
-    """Of every site."""
+    """Of every site, or of every map by its name."""
     centres: Mapping[str, np.ndarray]
+    """Mean of what is explained."""
+    maps: Mapping[str, SiteMap] = field(default_factory=dict)
+    """By name; a name without a map is a site."""
 
-    def __call__(self, site: str) -> np.ndarray:
+    def __call__(self, name: str) -> np.ndarray:
         """Sums [autoencoders, documents, 5]: next tokens, losses as they are, spliced, with the mean, divergence."""
-        here, readers = checkpoint_here(self.checkpoint, self.model, self.digest), self.readers[site]
+        here, readers = checkpoint_here(self.checkpoint, self.model, self.digest), self.readers[name]
         sums = np.zeros((len(readers), len(self.sequences), 5))
         with closing(EditableModel(here, self.model)) as model:
             for number, sequence in enumerate(self.sequences):
-                sums[:, number] = self._document(model, site, sequence)
+                sums[:, number] = self._document(model, name, sequence)
         return sums
 
-    def _document(self, model: EditableModel, site: str, sequence: int) -> np.ndarray:
-        tokens, rows, kept = self._rows(site, sequence)
-        batch = _batch(tokens)
+    def _document(self, model: EditableModel, name: str, sequence: int) -> np.ndarray:
+        ends = self.maps.get(name, SiteMap.of_site(name))
+        tokens, rows, kept = self._rows(ends.reads, sequence)
+        batch, positions = _batch(tokens), tuple(np.flatnonzero(kept).tolist())
+        widths = [self.rows.store().plan.site(site).width for site in ends.writes]
 
         def spliced(values: np.ndarray) -> Tensor:
-            positions = tuple(np.flatnonzero(kept).tolist())
-            edit = Edit(site=site, kind="replace", sequence=0, positions=positions, value=values[kept])
-            return _log_probabilities(model.logits(batch, [edit])[0])
+            parts = np.split(values[kept], np.cumsum(widths[:-1], dtype=int), axis=1)
+            edits = [
+                Edit(site=site, kind="replace", sequence=0, positions=positions, value=part)
+                for site, part in zip(ends.writes, parts, strict=True)
+            ]
+            return _log_probabilities(model.logits(batch, edits)[0])
 
-        clean = _log_probabilities(model.logits(batch)[0])
-        mean = spliced(np.broadcast_to(self.centres[site].astype(np.float32), rows.shape))
-        found = np.empty((len(self.readers[site]), 5))
-        for number, reader in enumerate(self.readers[site]):
+        clean, centre = _log_probabilities(model.logits(batch)[0]), self.centres[name].astype(np.float32)
+        mean = spliced(np.broadcast_to(centre, (len(rows), len(centre))))
+        found = np.empty((len(self.readers[name]), 5))
+        for number, reader in enumerate(self.readers[name]):
+            x = torch.from_numpy(rows)
             with torch.no_grad():
-                rebuilt = reader.decode(reader.codes(torch.from_numpy(rows))).numpy()
+                rebuilt = reader.decode(reader.codes(x), x).numpy()
             own = spliced(rebuilt)
             divergence = float((clean.exp() * (clean - own)).sum(dim=1)[:-1].double().sum())
             found[number] = len(tokens) - 1, _loss(clean, tokens), _loss(own, tokens), _loss(mean, tokens), divergence
         return found
 
-    def _rows(self, site: str, sequence: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _rows(self, sites: tuple[str, ...], sequence: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids [T], rows [T, D] and which of them are replaced [T] of one document."""
         store = self.rows.store()
         block = int(store.plan.block_of_sequence[sequence])
@@ -88,7 +102,8 @@ class SpliceTask:
         replaced = keys.char_end[inside] > keys.char_start[inside]
         if self.rows.sinks == "drop":
             replaced &= ~store.sink_mask(block)[inside]
-        return keys.token_id[inside], store.block_rows(site, block)[inside].astype(np.float32), replaced
+        rows = side_by_side([store.block_rows(site, block)[inside].astype(np.float32) for site in sites])
+        return keys.token_id[inside], rows, replaced
 
 
 def _batch(token_ids: np.ndarray) -> TokenBatch:

@@ -4,26 +4,26 @@
     lrh sae CONFIG
 
 Statistics come first: one pass gives the exact mean and scale of each site over the training documents. Training then
-reads shuffled rows once for all kinds of all sites. At last BatchTopK kinds get the threshold that is exact for the
-training rows, and every autoencoder is measured on the held-out documents, beside its own first weights and beside as
-many principal components as it has codes a row; with sinks left out, and with all rows beside it. Of each some latents
-are shown with what they fire on.
+reads shuffled rows once for all kinds of all sites, transcoders and crosscoders among them (`sae_map_config`). At last
+BatchTopK kinds get the threshold that is exact for the training rows, and every autoencoder is measured on the held-out
+documents, beside its own first weights and beside as many principal components as it has codes a row; with sinks left
+out, and with all rows beside it. Of each some latents are shown with what they fire on.
 
 What can go wrong: a store that is not sealed, a site that it does not have, fewer held-out documents than groups.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 from torch import Tensor
 
-from lrh_ray.analyses.joint import Joint
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader, fold
+from lrh_ray.analyses.sae.site_norms import site_norms
 from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.config import as_plain
 from lrh_ray.errors import NotEnoughData, SiteError
@@ -38,12 +38,18 @@ from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeC
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_latent_table import SiteLatents
 from lrh_ray.studies.sae_latents import find_passages, shown_latents
+from lrh_ray.studies.sae_map_config import SiteMap, site_maps
+from lrh_ray.studies.sae_map_rows import left_by_components, map_rows
+from lrh_ray.studies.sae_maps import SiteUnit
 from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, ThresholdPass, UnitPass
-from lrh_ray.studies.sae_result import Measured, SiteRows, make_sae_result
+from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
+from lrh_ray.studies.sae_result import make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
 from lrh_ray.studies.sae_splicing import SpliceTask, held_out_sequences
-from lrh_ray.studies.sae_training import SaeTask, SiteUnit, load_curves, load_training, train_autoencoders
+from lrh_ray.studies.sae_training import SaeTask, load_curves, load_training, train_autoencoders
 from lrh_ray.studies.weights import find_checkpoint
+
+T = TypeVar("T")
 
 
 def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progress | None = None) -> Path:
@@ -60,10 +66,12 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     if standing := standing_result(question, config.results_path):
         return standing
     rows = _rows(config.sae, store)
-    sites = _sites(config.sae, store)
+    maps = _maps(config.sae, store)
+    sites = tuple(dict.fromkeys(site for one in maps for site in one.sites))
     with connected(address):
-        found = _sums(rows, sites, progress)
+        found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
         _require_batch(found, config.sae)
+        ends = {one.name: map_rows(rows, one, found) for one in _watched(maps, progress, "linear maps of rows")}
         task = SaeTask(
             location=rows.location,
             root=rows.root,
@@ -73,17 +81,17 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             parts=latent_parts(config.sae, {site: len(one.unit.centre) for site, one in found.items()}),
         )
         checkpoints = train_autoencoders(task, folder=config.folder / "training", progress=progress)
-        progress.begin("measuring autoencoders", len(sites), "sites")
+        progress.begin("measuring autoencoders", len(maps), "maps")
         measured: list[Measured] = []
-        for site in sites:
-            measured += _Site(config=config.sae, rows=rows, site=site, found=found[site]).measured(checkpoints)
+        for one in ends.values():
+            measured += _Map(config=config.sae, rows=rows, found=one).measured(checkpoints)
             progress.advance(1)
-        losses = _spliced(config, store, rows, measured, found, progress)
-        latents = _latents(config.sae, rows, measured, sites, progress)
+        losses = _spliced(config, store, rows, measured, ends, progress)
+        latents = _latents(config.sae, rows, measured, ends, progress)
     curves = load_curves(checkpoints[config.sae.steps])
     seconds = round(time.monotonic() - started, 1)
     return save_result(
-        make_sae_result(question, store, config.sae, found, measured, losses, curves, latents, seconds),
+        make_sae_result(question, store, config.sae, found, ends, measured, losses, curves, latents, seconds),
         config.results_path,
     )
 
@@ -93,13 +101,13 @@ def _spliced(
     store: Store,
     rows: SaeRows,
     measured: Sequence[Measured],
-    found: Mapping[str, SiteRows],
+    found: Mapping[str, MapRows],
     progress: Progress,
 ) -> Mapping[str, np.ndarray]:
-    """Losses with reconstructions in place of rows, by site; of none where none are asked for."""
+    """Losses with reconstructions in place of rows, by map; of none where none are asked for."""
     if not config.sae.splice_documents:
         return {}
-    readers = {site: tuple(one.reader for one in measured if one.site == site) for site in found}
+    readers = {name: tuple(one.reader for one in measured if one.site == name) for name in found}
     task = SpliceTask(
         checkpoint=find_checkpoint(config.model, progress),
         model=config.model,
@@ -107,29 +115,30 @@ def _spliced(
         rows=rows,
         sequences=held_out_sequences(rows, store.plan.lengths, config.sae.splice_documents, seed=config.sae.seed),
         readers=readers,
-        centres={site: one.unit.centre * one.unit.scale for site, one in found.items()},
+        centres={name: one.unit.written_centre for name, one in found.items()},
+        maps={name: one.ends for name, one in found.items()},
     )
-    progress.begin("splicing reconstructions into the model", len(readers), "sites")
+    progress.begin("splicing reconstructions into the model", len(readers), "maps")
     losses = dict(zip(readers, sample(tuple(readers), task), strict=True))
     progress.advance(len(readers))
     return losses
 
 
 def _latents(
-    config: SaeConfig, rows: SaeRows, measured: Sequence[Measured], sites: Sequence[str], progress: Progress
+    config: SaeConfig,
+    rows: SaeRows,
+    measured: Sequence[Measured],
+    ends: Mapping[str, MapRows],
+    progress: Progress,
 ) -> list[SiteLatents]:
-    """What some latents of every autoencoder fire on, by site; of none where none are asked for."""
+    """What some latents of every autoencoder fire on, by map; of none where none are asked for."""
     found: list[SiteLatents] = []
-    if not config.shown_latents:
-        return found
-    progress.begin("reading what latents fire on", len(sites), "sites")
-    for site in sites:
-        own = [one for one in measured if one.site == site]
-        chosen = (shown_latents(one.name, one.reader, one.held_out, num=config.shown_latents) for one in own)
-        shown = tuple(one for one in chosen if len(one.latents))
-        passages = find_passages(rows, site, shown, seed=config.seed) if shown else ()
-        found.append(SiteLatents(site=site, shown=shown, passages=passages))
-        progress.advance(1)
+    for one in _watched(list(ends.values()) if config.shown_latents else [], progress, "reading what latents fire on"):
+        own = [each for each in measured if each.site == one.name]
+        chosen = (shown_latents(each.name, each.reader, each.held_out, num=config.shown_latents) for each in own)
+        shown = tuple(each for each in chosen if len(each.latents))
+        passages = find_passages(rows, one.ends.reads, shown, seed=config.seed) if shown else ()
+        found.append(SiteLatents(site=one.name, shown=shown, passages=passages))
     return found
 
 
@@ -142,19 +151,19 @@ def _require_batch(found: Mapping[str, SiteRows], config: SaeConfig) -> None:
         )
 
 
-def _sums(rows: SaeRows, sites: tuple[str, ...], progress: Progress) -> dict[str, SiteRows]:
-    found = {}
-    progress.begin("sums of rows", len(sites), "sites")
-    for site in sites:
-        found[site] = _site_rows(rows, site)
+def _watched(each: Sequence[T], progress: Progress, what: str) -> Iterator[T]:
+    progress.begin(what, len(each), "passes")
+    for one in each:
+        yield one
         progress.advance(1)
-    return found
 
 
 def _question(store: Store, config: RunConfig) -> Result:
+    maps = _maps(config.sae, store)
     resolved: dict[str, Plain] = {
         **as_plain(config.sae),
-        "sites": list(_sites(config.sae, store)),
+        "sites": [one.name for one in maps if one.alone],
+        "maps": [one.described() for one in maps if not one.alone],
         "interval": "95 %, jackknife over groups of held-out documents",
     }
     del resolved["workers"], resolved["latent_parts"]
@@ -169,11 +178,15 @@ def _question(store: Store, config: RunConfig) -> Result:
     )
 
 
-def _sites(config: SaeConfig, store: Store) -> tuple[str, ...]:
-    for site in config.sites:
-        if site not in store.sites:
-            raise SiteError(f"sae.sites names {site!r}; the store has {', '.join(store.sites)}.")
-    return config.sites or tuple(store.sites)
+def _maps(config: SaeConfig, store: Store) -> tuple[SiteMap, ...]:
+    """What is trained on, with every site known to the store."""
+    maps = site_maps(config.sites, config.maps, store.sites)
+    for one in maps:
+        for site in one.sites:
+            if site not in store.sites:
+                setting = "sae.sites" if site in config.sites else "sae.maps"
+                raise SiteError(f"{setting} names {site!r}; the store has {', '.join(store.sites)}.")
+    return maps
 
 
 def _rows(config: SaeConfig, store: Store) -> SaeRows:
@@ -212,32 +225,24 @@ def _site_rows(rows: SaeRows, site: str) -> SiteRows:
         unit=SiteUnit(centre=training.mean_x / scale, scale=scale),
         training_rows=int(training.count),
         held_out_rows=int(held_out.count),
-        explained=_explained(training, held_out),
+        explained=left_by_components(training, held_out),
     )
 
 
-def _explained(training: Joint, held_out: Joint) -> np.ndarray:
-    """Share of the held-out variance that the first k principal components of the training rows leave, for every k."""
-    _, directions = np.linalg.eigh(training.xx)
-    along = np.einsum("dk,de,ek->k", directions, held_out.xx, directions)[::-1]
-    return np.asarray(1 - np.concatenate([[0.0], along.cumsum()]) / np.trace(held_out.xx))
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Site:
-    """Measures the autoencoders of one site."""
+class _Map:
+    """Measures the autoencoders of one map."""
 
     config: SaeConfig
     rows: SaeRows
-    site: str
-    found: SiteRows
+    found: MapRows
 
     def measured(self, checkpoints: Mapping[int, Path]) -> list[Measured]:
         """All kinds, trained and as they began."""
         first, last = checkpoints[0], checkpoints[self.config.steps]
         names, kinds = kind_names(self.config.kinds), self.config.kinds
-        tensors = [load_training(last, self.site, name) for name in names]
-        begun = [load_training(first, self.site, name) for name in names]
+        tensors = [load_training(last, self.found.name, name) for name in names]
+        begun = [load_training(first, self.found.name, name) for name in names]
         thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]
         first_thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, begun, strict=True)]
         readers = tuple(map(self._reader, kinds, tensors, thresholds))
@@ -247,7 +252,7 @@ class _Site:
         unfiltered = self._evaluated(readers, sinks="keep") if self.config.sinks == "drop" else both[:num]
         return [
             Measured(
-                site=self.site,
+                site=self.found.name,
                 name=name,
                 kind=kind,
                 held_out=both[number],
@@ -255,34 +260,40 @@ class _Site:
                 unfiltered=unfiltered[number],
                 threshold=thresholds[number],
                 reader=readers[number],
+                norms=self._norms(tensors[number]),
+                untrained_norms=self._norms(begun[number]),
             )
             for number, (name, kind) in enumerate(zip(names, kinds, strict=True))
         ]
 
     def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
-        return make_reader(kind, self.config, tensors, self.found.unit.scale, threshold)
+        return make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)
+
+    def _norms(self, tensors: Mapping[str, Tensor]) -> np.ndarray | None:
+        """Lengths of decoder rows at several sites [M, S], in the unit of training; of one site nothing."""
+        widths = self.found.unit.widths
+        return site_norms(tensors["parameter.decoder"], widths).numpy() if widths else None
 
     def _threshold(self, kind: Kind, tensors: Mapping[str, Tensor]) -> float:
         """That of a BatchTopK kind, over all training rows; two passes."""
         if not isinstance(kind, BatchTopKKind | MatryoshkaKind):
             return 0.0
         own = {name.removeprefix("parameter."): tensor for name, tensor in tensors.items() if "parameter." in name}
-        parameters = fold(own, self.found.unit.scale)
+        parameters, reads = fold(own, self.found.unit.scales), self.found.ends.reads
         blocks = range(self.rows.store().plan.num_blocks)
-        coarse = reduce_blocks(blocks, ThresholdPass(rows=self.rows, site=self.site, parameters=parameters))
+        coarse = reduce_blocks(blocks, ThresholdPass(rows=self.rows, sites=reads, parameters=parameters))
         prefix = coarse.place(kind.k)
         if prefix is None:
             return 0.0
-        fine = ThresholdPass(rows=self.rows, site=self.site, parameters=parameters, prefix=prefix)
+        fine = ThresholdPass(rows=self.rows, sites=reads, parameters=parameters, prefix=prefix)
         return reduce_blocks(blocks, fine).threshold(coarse, kind.k)
 
     def _evaluated(self, readers: tuple[Reader, ...], *, sinks: str | None = None) -> tuple[Reconstruction, ...]:
-        unit = self.found.unit
         task = EvaluationPass(
             rows=self.rows,
-            site=self.site,
+            ends=self.found.ends,
+            unit=self.found.unit,
             readers=readers,
-            centre=unit.centre * unit.scale,
             num_groups=self.config.groups,
             sinks=sinks,
         )

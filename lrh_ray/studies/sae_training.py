@@ -3,9 +3,10 @@
     checkpoint = train_autoencoders(task, folder=run.folder / "training", progress=progress)
     tensors = load_training(checkpoint, "resid.15", "topk")
 
-A step takes one shuffled batch, which holds the same rows at every site, and makes one step of every autoencoder. What
-is saved is all that the next step depends on: weights, moments, counters of the dead, annealing, and the place in the
-data; a run that is killed goes on from its last checkpoint as if it had not been.
+A step takes one shuffled batch, which holds the same rows at every site, and makes one step of every autoencoder,
+transcoder and crosscoder (`sae_map_config`). What is saved is all that the next step depends on: weights, moments,
+counters of the dead, annealing, and the place in the data; a run that is killed goes on from its last checkpoint as if
+it had not been.
 
 Several workers share latents and rows out (`analyses.sae.sharding`, `sae_sharing`); each holds and updates its own
 latents. A checkpoint of theirs is what each holds side by side, from which any number of workers goes on.
@@ -16,7 +17,7 @@ What can go wrong: the mistakes of `runtime.train`; rows that are not finite end
 import json
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
-from lrh_ray.analyses.sae.mesh import make_mesh
+from lrh_ray.analyses.sae.mesh import Mesh, make_mesh
 from lrh_ray.analyses.sae.training import Training, belongs_to_all, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
@@ -39,8 +40,10 @@ from lrh_ray.store.loader import Loader
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.progress import Progress
-from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_config import Kind, SaeConfig
 from lrh_ray.studies.sae_kinds import kind_names, make_training, warmup_steps
+from lrh_ray.studies.sae_map_config import SiteMap, site_maps
+from lrh_ray.studies.sae_maps import MapUnit, SiteUnit, side_by_side
 
 PLACE_FILE, CURVES_FILE = "place.json", "curves.safetensors"
 CURVE_POINTS = 200
@@ -50,14 +53,6 @@ OF_NO_STEP = ("workers", "latent_parts", "groups", "splice_documents", "shown_la
 """Settings that no step depends on: who trains, and what is measured afterwards."""
 ELSEWHERE = "Restore the settings it was made with, or move the folder away and train anew."
 BASE_RATE, BASE_LATENTS = 2e-4, 16_384
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SiteUnit:
-    """What training makes of the rows of a site: x / scale, whose mean is `centre` [D]."""
-
-    centre: np.ndarray
-    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +71,11 @@ class SaeTask:
 
     def open(self, share: Share) -> "SaeLearner":
         return SaeLearner(self, share)
+
+    @property
+    def maps(self) -> tuple[SiteMap, ...]:
+        """What every kind is trained on."""
+        return site_maps(self.config.sites, self.config.maps, tuple(self.units))
 
     @property
     def rate(self) -> float:
@@ -101,11 +101,9 @@ class SaeLearner:
     def __init__(self, task: SaeTask, share: Share) -> None:
         self._task, self._mesh = task, make_mesh(share, parts=task.parts)
         threads = ThreadPoolExecutor(torch.get_num_threads())
-        self._trainings: dict[tuple[str, str], Training] = {
-            (site, name): make_training(
-                kind, task.config, unit.centre, seed=task.config.seed, threads=threads, mesh=self._mesh
-            )
-            for site, unit in task.units.items()
+        self._trainings: dict[tuple[SiteMap, str], Training] = {
+            (one, name): _training(kind, task, one, threads, self._mesh)
+            for one in task.maps
             for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
         }
         points = -(-task.config.steps // task.every)
@@ -134,25 +132,28 @@ class SaeLearner:
         rate = warm_cosine(step, steps=config.steps, warmup=warmup_steps(config), rate=self._task.rate)
         told: dict[str, float] = {}
         scaled = {site: batch.rows[site] / np.float32(unit.scale) for site, unit in self._task.units.items()}
-        for number, ((site, name), training) in enumerate(self._trainings.items()):
-            found = self._made(training, scaled[site], rate, f"{name} at {site}")
+        ends = {end for one, _ in self._trainings for end in (one.reads, one.writes)}
+        rows = {end: side_by_side([scaled[site] for site in end]) for end in ends}
+        for number, ((one, name), training) in enumerate(self._trainings.items()):
+            target = rows[one.writes] if one.transcodes else None
+            found = self._made(training, rows[one.reads], target, rate, f"{name} at {one.name}")
             if step % self._task.every == 0:
                 self._curves[number, step // self._task.every] = [getattr(found, fact) for fact in FACTS]
-            told[f"{site} {name}"] = found.loss
+            told[f"{one.name} {name}"] = found.loss
         return told
 
     @staticmethod
-    def _made(training: Training, rows: np.ndarray, rate: float, what: str) -> StepFacts:
+    def _made(training: Training, rows: np.ndarray, target: np.ndarray | None, rate: float, what: str) -> StepFacts:
         try:
-            return training.step(rows, rate=rate)
+            return training.step(rows, rate=rate, target=target)
         except NotEnoughData as error:
             raise NotEnoughData(f"Training {what}: {error}") from error
 
     def save_share(self, folder: Path) -> None:
         """This worker's latents of every autoencoder, a file for each."""
-        for (site, name), training in self._trainings.items():
+        for (one, name), training in self._trainings.items():
             tensors = {key: value.contiguous() for key, value in training.tensors().items()}
-            save_file(tensors, folder / f"{_stem(site, name)}.{self._mesh.everyone.rank}.safetensors")
+            save_file(tensors, folder / f"{_stem(one.name, name)}.{self._mesh.everyone.rank}.safetensors")
 
     def save(self, folder: Path) -> None:
         """What all workers have: curves, and the place in the data."""
@@ -165,7 +166,7 @@ class SaeLearner:
         Raises:
             StateConflict: The checkpoint is of other autoencoders; nothing was changed.
         """
-        loaded = {of: load_training(folder, *of) for of in self._trainings}
+        loaded = {(one, name): load_training(folder, one.name, name) for one, name in self._trainings}
         for of, training in self._trainings.items():
             _require_same(training, loaded[of], self._task.config.latents, folder)
         for of, training in self._trainings.items():
@@ -175,9 +176,24 @@ class SaeLearner:
         self._batches = self._endless()
 
 
+def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh) -> Training:
+    unit = MapUnit.of(one, task.units)
+    return make_training(
+        kind,
+        task.config,
+        unit.centre,
+        seed=task.config.seed,
+        read_centre=unit.read_centre,
+        skip=one.skip,
+        widths=unit.widths,
+        threads=threads,
+        mesh=mesh,
+    )
+
+
 def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Mapping[int, Path]:
     """Train; the folders of the checkpoints by their number of steps."""
-    progress.begin(f"training {len(task.units) * len(task.config.kinds)} autoencoders", task.config.steps, "steps")
+    progress.begin(f"training {len(task.maps) * len(task.config.kinds)} autoencoders", task.config.steps, "steps")
     done = 0
 
     def tell(step: int, _metrics: Mapping[str, float]) -> None:
@@ -197,7 +213,7 @@ def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Ma
 
 
 def load_training(checkpoint: Path, site: str, name: str) -> dict[str, Tensor]:
-    """What `Training.tensors` gave, of all latents, however many workers held them.
+    """What `Training.tensors` gave at a site, or of a map by its name; all latents, whoever held them.
 
     Raises:
         StateConflict: The checkpoint has no such autoencoder.

@@ -21,7 +21,9 @@ from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.collective import Share
 
 WIDTH, LATENTS, ROWS, STEPS, RATE = 24, 96, 64, 100, 1e-3
+WRITTEN, SITES = 16, (10, 14)
 KINDS = (
+    *("topk with dead and skip", "relu with skip", "gated crosscoder"),
     *("topk", "topk with dead", "batchtopk", "matryoshka with dead"),
     *("relu", "p-annealed", "gated", "jumprelu", "jumprelu to a target", "conca layer", "conca group", "conca batch"),
 )
@@ -38,8 +40,18 @@ def rows_of(step):
     return 0.7 * noise + np.random.default_rng(6).standard_normal(WIDTH)
 
 
+def target_of(kind, step):
+    """What a transcoder is to explain; others explain what they read."""
+    mixed = np.random.default_rng(7).standard_normal((WIDTH, WRITTEN))
+    return np.maximum(rows_of(step) @ mixed, 0) / 4 if "skip" in kind else None
+
+
 def make(kind, mesh, dtype=torch.float64):
-    weights = first_weights(LATENTS, rows_of(0).mean(axis=0), seed=0, dtype=dtype)
+    centre = rows_of(0).mean(axis=0)
+    weights = first_weights(LATENTS, centre, seed=0, dtype=dtype)
+    if "skip" in kind:
+        written = target_of(kind, 0).mean(axis=0)
+        weights = first_weights(LATENTS, written, seed=0, read_centre=centre, skip=True, dtype=dtype)
     dead = Auxiliary(dead_after=ROWS if "dead" in kind else 10**9, k=5)
     if kind.startswith("topk"):
         return SparseTraining(weights, TopK(k=4), auxiliary=dead, mesh=mesh)
@@ -56,7 +68,8 @@ def make(kind, mesh, dtype=torch.float64):
         return DenseTraining(ConCA(own, weight=0.01, norm=kind.removeprefix("conca "), mesh=mesh))
     annealing = {"last_p": 0.3, "from_step": 20, "to_step": 80} if kind == "p-annealed" else {}
     penalty = PowerPenalty(weight=0.05, mesh=mesh, **annealing)
-    return DenseTraining((Gated if kind == "gated" else Relu)(own, penalty, mesh=mesh))
+    widths = SITES if "crosscoder" in kind else ()
+    return DenseTraining((Gated if "gated" in kind else Relu)(own, penalty, widths=widths, mesh=mesh))
 
 
 def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64):
@@ -67,7 +80,11 @@ def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64):
         training.load(start)
         first = int(start["steps"])
     facts = [
-        training.step(torch.from_numpy(rows_of(step)[mesh.rows.of(ROWS)]).to(dtype).numpy(), rate=RATE)
+        training.step(
+            torch.from_numpy(rows_of(step)[mesh.rows.of(ROWS)]).to(dtype).numpy(),
+            rate=RATE,
+            target=None if target_of(kind, step) is None else target_of(kind, step)[mesh.rows.of(ROWS)],
+        )
         for step in range(first, steps)
     ]
     told = [[one.loss, one.penalty, one.l0, one.dead] for one in facts]

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from lrh_ray.exchange.record import TENSORS, Exchanged
+from lrh_ray.exchange.matrix import EXPORTS, TRANSCODER_EXPORTS
+from lrh_ray.exchange.record import Exchanged
 
 GOLDEN = Path(__file__).parent / "golden"
 FACTS = json.loads((GOLDEN / "facts.json").read_text())
@@ -15,17 +16,29 @@ OURS = load_file(GOLDEN / "ours.safetensors")
 ROWS = OURS["rows"]
 K, THRESHOLD = 3, float(np.float32(0.4))
 KINDS = ("topk", "threshold", "relu", "gated", "jumprelu")
+TRANSCODERS = tuple(sorted({name.partition("/")[0] for name in OURS if "transcoder" in name}))
 LIBRARIES = tuple(name for name in FACTS if isinstance(FACTS[name], dict))
 
 CLOSE = 1e-6
 """Of the largest value: products of float32 are summed in another order, and folded numbers rounded once more."""
 
 
-def ours(kind, **changes):
-    """The autoencoder that the libraries were shown."""
-    tensors = {name: OURS[f"{kind}/{name}"] for name in TENSORS[kind]}
+def ours(name, **changes):
+    """The autoencoder or transcoder that the libraries were shown."""
+    kind, wiring = kind_of(name), {"writes": "mlp_out.14"} if name in TRANSCODERS else {}
+    tensors = {key.partition("/")[2]: tensor for key, tensor in OURS.items() if key.startswith(f"{name}/")}
     settings = {"topk": {"k": K}, "threshold": {"k": K, "threshold": THRESHOLD}}.get(kind, {})
-    return Exchanged(**{"kind": kind, "tensors": tensors, "site": "resid.13", "model": "tiny", **settings, **changes})
+    own = {"kind": kind, "tensors": tensors, "site": "resid.13", "model": "tiny", **settings, **wiring}
+    return Exchanged(**{**own, **changes})
+
+
+def kind_of(name):
+    return name.partition("_")[0]
+
+
+def fate(form, name):
+    """What becomes of it in a format."""
+    return (TRANSCODER_EXPORTS if name in TRANSCODERS else EXPORTS)[form][kind_of(name)]
 
 
 def read_rows(exchanged, rows=ROWS):
@@ -33,7 +46,7 @@ def read_rows(exchanged, rows=ROWS):
     reader = exchanged.reader()
     with torch.no_grad():
         codes = reader.codes(torch.tensor(rows))
-        return codes.numpy(), reader.decode(codes).numpy()
+        return codes.numpy(), reader.decode(codes, torch.tensor(rows)).numpy()
 
 
 def close(found, wanted):

@@ -17,7 +17,7 @@ from lrh_ray.errors import (
     UnsupportedFamily,
 )
 from lrh_ray.exchange.folders import codec, export_result, import_folder
-from lrh_ray.exchange.matrix import EXPORTS, FORMATS
+from lrh_ray.exchange.matrix import EXPORTS, FORMATS, TRANSCODER_EXPORTS
 from lrh_ray.exchange.record import TENSORS, Exchanged
 
 
@@ -60,11 +60,9 @@ def test_an_unknown_architecture_is_named(tmp_path, library):
     ("library", "name", "settings", "told"),
     [
         ("sae-lens", "topk", {"architecture": "batchtopk"}, "save_inference_model"),
-        ("sae-lens", "topk", {"architecture": "transcoder"}, "reads one place and writes another"),
         ("sae-lens", "standard", {"normalize_activations": "layer_norm"}, "normalises every row by 'layer_norm'"),
         ("sparsify", "topk", {"activation": "groupmax"}, "largest latent of each group"),
-        ("sparsify", "topk", {"transcode": True}, "sets transcode"),
-        ("sparsify", "topk", {"skip_connection": True}, "sets skip_connection"),
+        ("sparsify", "topk", {"skip_connection": True}, "sets skip_connection without transcode"),
         ("llamascopium", "topk", {"act_fn": "batchtopk"}, "keeps no threshold"),
         ("llamascopium", "topk", {"sae_type": "clt"}, "it is a 'clt'"),
         ("llamascopium", "topk", {"use_glu_encoder": True}, "use_glu_encoder"),
@@ -200,23 +198,31 @@ def test_folders_of_no_format_of_two_or_of_an_unknown_one(tmp_path):
         import_folder(tmp_path)
 
 
-REFUSED = [(form, kind) for form in FORMATS for kind in TENSORS if EXPORTS[form][kind].verdict == "refused"]
+MATRICES = {"autoencoder": EXPORTS, "transcoder": TRANSCODER_EXPORTS}
+REFUSED = [
+    (what, form, kind)
+    for what, matrix in MATRICES.items()
+    for form in FORMATS
+    for kind in TENSORS
+    if matrix[form][kind].verdict == "refused"
+]
 
 
-@pytest.mark.parametrize(("form", "kind"), REFUSED)
-def test_writing_obeys_the_matrix(tmp_path, form, kind):
-    shapes = {"encoder": (6, 4), "decoder": (6, 4), "low_encoder": (6, 4), "decoder_bias": (4,)}
-    tensors = {name: np.ones(shapes.get(name, (6,)), np.float32) for name in TENSORS[kind]}
+@pytest.mark.parametrize(("what", "form", "kind"), REFUSED)
+def test_writing_obeys_the_matrix(tmp_path, what, form, kind):
+    shapes = {"encoder": (6, 4), "decoder": (6, 4), "low_encoder": (6, 4), "decoder_bias": (4,), "input_offset": (4,)}
+    names = (*TENSORS[kind], *(("input_offset",) if what == "transcoder" else ()))
+    tensors = {name: np.ones(shapes.get(name, (6,)), np.float32) for name in names}
     one = Exchanged(kind=kind, tensors=tensors, k=2, threshold=0.5 if kind == "threshold" else None)
-    takers = [other for other in FORMATS if EXPORTS[other][kind].verdict != "refused"]
+    takers = [other for other in FORMATS if MATRICES[what][other][kind].verdict != "refused"]
     told = f"These formats take it: {', '.join(takers)}" if takers else "can be read only here"
-    with pytest.raises(ConfigError, match=rf"A {kind} autoencoder cannot be written as {form}: .*{told}"):
+    with pytest.raises(ConfigError, match=rf"A {kind} {what} cannot be written as {form}: .*{told}"):
         codec(form).write(one, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_every_kind_has_its_place_in_the_matrix():
-    assert all(EXPORTS[form].keys() == TENSORS.keys() for form in FORMATS)
+    assert all(matrix[form].keys() == TENSORS.keys() for matrix in MATRICES.values() for form in FORMATS)
     assert set(KINDS) == {kind for kind in TENSORS if any(EXPORTS[f][kind].verdict != "refused" for f in FORMATS)}
 
 
@@ -224,6 +230,13 @@ def test_nothing_is_written_over(tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(PathUnusable, match="is not empty: mine"):
         codec("saelens").write(ours("topk"), tmp_path)
+
+
+def test_sparsify_has_one_width(tmp_path):
+    one = ours("topk_transcoder")
+    narrow = {"decoder": one.tensors["decoder"][:, :6], "decoder_bias": one.tensors["decoder_bias"][:6]}
+    with pytest.raises(ConfigError, match="reads 8 features and writes 6; sparsify has one width"):
+        codec("sparsify").write(ours("topk_transcoder", tensors={**one.tensors, **narrow}), tmp_path / "new")
 
 
 def test_an_unknown_k_is_not_made_up(tmp_path):
@@ -238,6 +251,8 @@ def test_an_autoencoder_that_does_not_hold_together_is_none():
         ({"decoder": tensors["decoder"].T}, r"decoder is \[8, 24\] beside an encoder of \[24, 8\]"),
         ({"decoder": tensors["decoder"].astype(float)}, "decoder is float64; it is float32"),
         ({"extra": tensors["decoder"]}, "it has encoder, encoder_bias, decoder, decoder_bias"),
+        ({"skip": np.zeros((8, 8), np.float32)}, "they are .*skip; it has encoder"),  # what it reads would be added
+        ({"input_offset": np.zeros(7, np.float32)}, r"input_offset is \[7\] .*; it is \[8\]"),
     ):
         with pytest.raises(CheckpointBroken, match=told):
             ours("relu", tensors={**tensors, **changes})

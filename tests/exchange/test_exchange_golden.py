@@ -4,15 +4,28 @@ import json
 
 import numpy as np
 import pytest
-from exchange_material import FACTS, GOLDEN, KINDS, LIBRARIES, ROWS, close, ours, read_rows
+from exchange_material import (
+    FACTS,
+    GOLDEN,
+    KINDS,
+    LIBRARIES,
+    ROWS,
+    TRANSCODERS,
+    close,
+    fate,
+    kind_of,
+    ours,
+    read_rows,
+)
 from safetensors.numpy import load_file
 
 from lrh_ray.exchange.folders import codec, import_folder, recognise
-from lrh_ray.exchange.matrix import EXPORTS, FORMATS, IMPORTS
+from lrh_ray.exchange.matrix import FORMATS, IMPORTS
 from lrh_ray.exchange.torch_file import read_tensors
 
 MADE = [(library, name) for library in LIBRARIES for name in FACTS[library]["import"]]
-WRITTEN = [(form, kind) for form in FORMATS for kind in KINDS if EXPORTS[form][kind].verdict != "refused"]
+NAMES = (*KINDS, *TRANSCODERS)
+WRITTEN = [(form, name) for form in FORMATS for name in NAMES if fate(form, name).verdict != "refused"]
 EXPECTED = {
     "standard": "relu",
     "standard_without_offset": "relu",
@@ -25,6 +38,8 @@ EXPECTED = {
     "MatryoshkaBatchTopKSAE": "threshold",
     "GatedAutoEncoder": "gated",
     "JumpReluAutoEncoder": "jumprelu",
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
     "npz": "jumprelu",
     "safetensors": "jumprelu",
 }
@@ -58,17 +73,17 @@ def test_place_and_model_come_along():
     assert import_folder(GOLDEN / "import" / "dictionary-learning" / "BatchTopKSAE").k == 3
 
 
-@pytest.mark.parametrize(("form", "kind"), WRITTEN)
-def test_we_write_what_the_library_was_shown_to_read_as_we_do(form, kind, tmp_path):
-    codec(form).write(ours(kind), tmp_path / "new")
+@pytest.mark.parametrize(("form", "name"), WRITTEN)
+def test_we_write_what_the_library_was_shown_to_read_as_we_do(form, name, tmp_path):
+    codec(form).write(ours(name), tmp_path / "new")
     shown = GOLDEN / "export" / form
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in (shown / kind).iterdir()}
-    for path in (shown / kind).iterdir():
-        same_file(tmp_path / "new" / path.name, path, exact=EXPORTS[form][kind].verdict == "exact")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in (shown / name).iterdir()}
+    for path in (shown / name).iterdir():
+        same_file(tmp_path / "new" / path.name, path, exact=fate(form, name).verdict == "exact")
     told = load_file(shown / "outputs.safetensors")
-    codes, back = read_rows(ours(kind))
-    close(codes, told[f"{kind}/codes"])
-    close(back, told[f"{kind}/reconstructions"])
+    codes, back = read_rows(ours(name))
+    close(codes, told[f"{name}/codes"])
+    close(back, told[f"{name}/reconstructions"])
 
 
 def same_file(found, wanted, *, exact):
@@ -86,20 +101,19 @@ def same_file(found, wanted, *, exact):
             assert tensor == pytest.approx(theirs[name], rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize(("form", "kind"), WRITTEN)
-def test_a_round_trip_gives_the_same_codes_and_rows(form, kind, tmp_path):
-    place = tmp_path / "resid.13"
-    codec(form).write(ours(kind), place)
+@pytest.mark.parametrize(("form", "name"), WRITTEN)
+def test_a_round_trip_gives_the_same_codes_and_rows(form, name, tmp_path):
+    place, kind = tmp_path / "resid.13", kind_of(name)
+    codec(form).write(ours(name), place)
     again = import_folder(place)
     assert recognise(place) == form
-    assert again.kind == kind
-    for found, wanted in zip(read_rows(again), read_rows(ours(kind)), strict=True):
+    assert (again.kind, again.transcodes) == (kind, name in TRANSCODERS)
+    for found, wanted in zip(read_rows(again), read_rows(ours(name)), strict=True):
         close(found, wanted)
-    if EXPORTS[form][kind].verdict == "exact":
-        assert all(np.array_equal(again.tensors[name], tensor) for name, tensor in ours(kind).tensors.items())
-        assert (again.k if kind == "topk" else again.threshold) == (
-            ours(kind).k if kind == "topk" else ours(kind).threshold
-        )
+    if fate(form, name).verdict == "exact":
+        mine = ours(name)
+        assert all(np.array_equal(again.tensors[key], tensor) for key, tensor in mine.tensors.items())
+        assert (again.k if kind == "topk" else again.threshold) == (mine.k if kind == "topk" else mine.threshold)
 
 
 def test_libraries_differ_from_us_by_rounding_alone():

@@ -106,17 +106,20 @@ def test_curves_and_a_page_are_there(result, material, root, tmp_path):
 
 
 def task_of(material, root, *overrides):
-    config = asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]", "sae.dead_after=300", *overrides)  # last wins
-    unit = SiteUnit(centre=np.zeros(WIDTH), scale=100.0)
+    config = asking(
+        material, root, f"sae.kinds=[{', '.join(KINDS)}]", "sae.dead_after=300", *overrides
+    )  # the last of a name
+    units = {site: SiteUnit(centre=np.zeros(WIDTH), scale=100.0) for site in ("resid.0", "resid.1")}
     store = open_store(root)
-    return SaeTask(
-        location=root, root=store.root, config=config.sae, units={"resid.1": unit}, documents=tuple(store.document_ids)
-    )
+    return SaeTask(location=root, root=store.root, config=config.sae, units=units, documents=tuple(store.document_ids))
+
+
+MAPS = "{reads: resid.0, writes: resid.1, skip: true}, {reads: [resid.0, resid.1]}"
 
 
 def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
     """Weights, moments, dead counters, annealing, curves and place in the data; past the end of an epoch."""
-    task = task_of(material, root, "sae.steps=40", "sae.batch_rows=512")
+    task = task_of(material, root, "sae.steps=40", "sae.batch_rows=512", f"sae.maps=[{MAPS}]")
 
     def fresh() -> SaeLearner:
         return task.open(Share(rank=0, world=1))
@@ -135,7 +138,7 @@ def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
         learner.save(tmp_path / name)
         learner.save_share(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert len(files) == len(KINDS) + 2
+    assert len(files) == 3 * len(KINDS) + 2
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
 

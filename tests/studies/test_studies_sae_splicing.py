@@ -35,7 +35,7 @@ class Same:
     def codes(self, rows):
         return rows
 
-    def decode(self, codes):
+    def decode(self, codes, rows):
         return codes
 
 
@@ -48,7 +48,7 @@ class Constant:
     def codes(self, rows):
         return rows
 
-    def decode(self, codes):
+    def decode(self, codes, rows):
         return torch.from_numpy(np.broadcast_to(self.row, codes.shape).copy())
 
 

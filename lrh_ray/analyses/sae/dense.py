@@ -5,7 +5,7 @@
 
 An architecture holds its parameters and says two things of a batch: its loss, and what it does after a step (decoder
 rows back to unit length, thresholds kept positive). Gradients are autograd's, with the encoder's product of `linear`;
-Adam is torch's fused one.
+Adam is torch's fused one. Transcoders explain a `target` beside the rows that they read.
 
 What can go wrong: rows that are not finite make a loss that is not; the step says so and leaves all as it was.
 """
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
-from lrh_ray.analyses.sae.facts import StepFacts, require_finite
+from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.linear import unit_rows, without_parallel
-from lrh_ray.analyses.sae.parameters import AdamRates
+from lrh_ray.analyses.sae.parameters import OFFSET, AdamRates
 from lrh_ray.analyses.sae.parts import mean_of_rows, sum_of_parts
 from lrh_ray.analyses.sae.training import of_latents
 from lrh_ray.collective import sum_over_workers
@@ -36,25 +36,30 @@ class DenseTraining:
         self.since_fired = np.zeros(len(architecture.parameters["decoder"]), dtype=np.int64)
         self.steps = 0
         constants = rates or AdamRates()
-        self._parameters = [tensor.requires_grad_() for tensor in architecture.parameters.values()]
+        self._learning = [name for name in architecture.parameters if name != OFFSET]
         self._adam = torch.optim.Adam(
-            self._parameters, betas=(constants.beta1, constants.beta2), eps=constants.epsilon, fused=True
+            [architecture.parameters[name].requires_grad_() for name in self._learning],
+            betas=(constants.beta1, constants.beta2),
+            eps=constants.epsilon,
+            fused=True,
         )
 
-    def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
-        """Make one step on rows [N, D] of the parameters' dtype.
+    def step(self, rows: np.ndarray, *, rate: float, target: np.ndarray | None = None) -> StepFacts:
+        """Make one step on rows [N, D] of the parameters' dtype, to explain `target` [N, D'], or themselves.
 
         Raises:
+            ConfigError: A target of another shape than rows and parameters ask for.
             NotEnoughData: A row is not finite; nothing was changed.
         """
-        found = self.architecture.loss(torch.from_numpy(rows), self.steps)
-        share = self.architecture.rows
+        decoder, share = self.architecture.parameters["decoder"], self.architecture.rows
+        aim = target_of(rows, target, decoder.shape[1])
+        found = self.architecture.loss(torch.from_numpy(rows), self.steps, torch.from_numpy(aim))
         total, square = mean_of_rows(torch.stack([found.total, found.square]).detach(), share).tolist()
-        require_finite(total, rows, share)
+        require_finite(total, rows, target, share=share)
         self._adam.zero_grad()
         (found.total / share.world).backward()  # type: ignore[no-untyped-call]
-        sum_over_workers([tensor.grad for tensor in self._parameters if tensor.grad is not None], share)
-        decoder = self.architecture.parameters["decoder"]
+        learning = (self.architecture.parameters[name].grad for name in self._learning)
+        sum_over_workers([gradient for gradient in learning if gradient is not None], share)
         if self.architecture.unit_decoder:
             without_parallel(decoder)
         self._adam.param_groups[0]["lr"] = rate
@@ -97,11 +102,11 @@ class DenseTraining:
     def _named(self, key: str) -> str:
         """The optimiser's `NUMBER.moment` as `PARAMETER.moment`."""
         number, _, moment = key.partition(".")
-        return f"{list(self.architecture.parameters)[int(number)]}.{moment}"
+        return f"{self._learning[int(number)]}.{moment}"
 
     def _numbered(self, key: str) -> str:
         name, _, moment = key.partition(".")
-        return f"{list(self.architecture.parameters).index(name)}.{moment}"
+        return f"{self._learning.index(name)}.{moment}"
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,9 @@
     total.fvu()                       # Estimate: corpus-exact, with its jackknife interval
     total.l0(), total.density         # codes of a row; how often each latent fires [M]
 
+A transcoder explains a `target` and not its rows. Rows of several sites side by side are judged as one row of all of
+them, each divided by its `scale`, and site by site: `total.of_site(0).fvu()`.
+
 FVU = sum |x - x^|^2 / sum |x - mean|^2, both sums over the whole corpus. Averaged over batches, as is usual, it is
 another number: the ratio of small sums is biased, and each batch then has a mean of its own.
 
@@ -12,7 +15,7 @@ What can go wrong: rows that are not finite make every number NaN; they are coun
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ from lrh_ray.analyses.jackknife import Estimate, jackknife_interval
 from lrh_ray.analyses.layouts import GroupIndex
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.errors import NotEnoughData
-from lrh_ray.layouts import Feature64, Rows
+from lrh_ray.layouts import Rows
 
 TILE_ROWS = 1024
 ERROR, SQUARE, CODES, COSINE, ROWS = range(5)
@@ -37,25 +40,47 @@ class Reconstruction:
     """Sum of rows less the centre [G, D]."""
     fired: np.ndarray
     """How many rows each latent fires in [M], int64."""
+    starts: tuple[int, ...] = ()
+    """First feature of each of S sites; none of one site."""
+    of_sites: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 2)))
+    """Squared error and squared distance from the centre at each site [G, S, 2]."""
 
     @classmethod
     def of(
-        cls, rows: Rows, reader: Reader, centre: Feature64, groups: GroupIndex, *, num_groups: int
+        cls,
+        rows: Rows,
+        reader: Reader,
+        centre: np.ndarray,
+        groups: GroupIndex,
+        *,
+        num_groups: int,
+        target: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+        starts: tuple[int, ...] = (),
     ) -> "Reconstruction":
-        """Summarise one block: rows [N, D] of any float type, groups [N]; centre [D] is any, best near the mean."""
+        """Summarise one block: rows [N, D] of any float type, groups [N].
+
+        `centre` [D'] is any row, best near the mean of what is explained: of `target` [N, D'], or of the rows
+        themselves. `scale` [D'] divides them, feature by feature; `starts` are the first features of several sites.
+        """
         fired: np.ndarray | int = 0
-        sums, offset = np.zeros((num_groups, 5)), np.zeros((num_groups, rows.shape[1]))
+        sums, offset = np.zeros((num_groups, 5)), np.zeros((num_groups, len(centre)))
+        of_sites = np.zeros((num_groups, len(starts), 2))
         for first in range(0, max(len(rows), 1), TILE_ROWS):
             tile, own = slice(first, first + TILE_ROWS), rows[first : first + TILE_ROWS].astype(np.float32)
             x = torch.from_numpy(own)
+            aim = own if target is None else target[tile].astype(np.float32)
             with torch.no_grad():
                 codes = reader.codes(x)
-                rebuilt = reader.decode(codes)
+                rebuilt = reader.decode(codes, x)
             fires = codes > 0
             fired = fired + fires.sum(dim=0).numpy()
-            centred = own.astype(np.float64) - centre
-            error = (rebuilt - x).double().numpy()
-            cosine = torch.cosine_similarity(x, rebuilt, dim=1).double().numpy()
+            y, centred = torch.from_numpy(aim), aim.astype(np.float64) - centre
+            if scale is not None:
+                unit = torch.from_numpy(scale.astype(np.float32))
+                y, rebuilt, centred = y / unit, rebuilt / unit, centred / scale
+            error = (rebuilt - y).double().numpy()
+            cosine = torch.cosine_similarity(y, rebuilt, dim=1).double().numpy()
             values = np.stack(
                 [
                     np.einsum("nd,nd->n", error, error),
@@ -68,12 +93,26 @@ class Reconstruction:
             )
             np.add.at(sums, groups[tile], values)
             np.add.at(offset, groups[tile], centred)
-        return cls(sums=sums, offset=offset, fired=np.asarray(fired, dtype=np.int64))
+            if starts:
+                parts = [np.add.reduceat(square, starts, axis=1) for square in (error**2, centred**2)]
+                np.add.at(of_sites, groups[tile], np.stack(parts, axis=2))
+        return cls(sums=sums, offset=offset, fired=np.asarray(fired, dtype=np.int64), starts=starts, of_sites=of_sites)
 
     def merge(self, other: "Reconstruction") -> "Reconstruction":
         return Reconstruction(
-            sums=self.sums + other.sums, offset=self.offset + other.offset, fired=self.fired + other.fired
+            sums=self.sums + other.sums,
+            offset=self.offset + other.offset,
+            fired=self.fired + other.fired,
+            starts=self.starts,
+            of_sites=self.of_sites + other.of_sites,
         )
+
+    def of_site(self, number: int) -> "Reconstruction":
+        """The same codes judged by one of several sites alone; it has no cosine."""
+        own = slice(*(*self.starts, self.offset.shape[1])[number : number + 2])
+        sums = self.sums.copy()
+        sums[:, [ERROR, SQUARE]], sums[:, COSINE] = self.of_sites[:, number], np.nan
+        return Reconstruction(sums=sums, offset=self.offset[:, own], fired=self.fired)
 
     @property
     def rows(self) -> int:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lrh_ray.analyses.sae.mesh import ONE
 from lrh_ray.collective import Share, sum_over_workers
-from lrh_ray.errors import NotEnoughData
+from lrh_ray.errors import ConfigError, NotEnoughData
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,15 +25,37 @@ class StepFacts:
     """Latents that count as dead."""
 
 
-def require_finite(loss: float, rows: np.ndarray, share: Share = ONE) -> None:
-    """Refuse a batch whose loss is not finite; of several workers that share its rows all do, or none.
+def require_finite(loss: float, rows: np.ndarray, target: np.ndarray | None = None, *, share: Share = ONE) -> None:
+    """Refuse a batch whose loss is not finite, or rows that are read and not explained, which a loss may not show.
+
+    Of several workers that share the rows all refuse, or none.
 
     Raises:
         NotEnoughData: With the rows that are to blame, or none of them.
     """
-    if np.isfinite(loss):
+    if np.isfinite(loss) and target is None:
         return
-    bad = torch.from_numpy(~np.isfinite(rows).all(axis=1)).sum()
-    sum_over_workers([bad], share)
-    cause = "" if bad else ", but the loss outgrew its number format: lower the rate"
-    raise NotEnoughData(f"{int(bad)} of the {len(rows) * share.world} rows of a batch are not finite{cause}.")
+    num = (_spoilt(rows) if target is None else _spoilt(rows) | _spoilt(target)).sum()
+    sum_over_workers([num], share)
+    if np.isfinite(loss) and not num:
+        return
+    cause = "" if num else ", but the loss outgrew its number format: lower the rate"
+    raise NotEnoughData(f"{int(num)} of the {len(rows) * share.world} rows of a batch are not finite{cause}.")
+
+
+def _spoilt(rows: np.ndarray) -> Tensor:
+    return torch.from_numpy(~np.isfinite(rows).all(axis=1))
+
+
+def target_of(rows: np.ndarray, target: np.ndarray | None, width: int) -> np.ndarray:
+    """What codes of `rows` [N, D] are to explain: `target` [N, D'], or the rows themselves.
+
+    Raises:
+        ConfigError: Another number of rows, or another width than D'.
+    """
+    found = rows if target is None else target
+    if found.shape != (len(rows), width):
+        raise ConfigError(
+            f"Rows to explain are {list(found.shape)}; beside {len(rows)} rows to read they are {[len(rows), width]}."
+        )
+    return found

@@ -2,15 +2,17 @@
 
     reader = TopKReader(fold(training.parameters, scale), k=32)
     codes = reader.codes(rows)                     # [N, M]
-    reader.decode(codes)                           # [N, D]
+    reader.decode(codes)                           # [N, D]; with a skip connection reader.decode(codes, rows)
 
 Training sees rows divided by one number, their root mean square distance from their mean. `fold` takes it into the
-weights. Codes that scale with their rows (all but normalised ones) keep their directions of unit length and are then in
-the unit of the rows; of a normalised code only the matrices change.
+weights. Codes that scale with the rows they are to explain (all but normalised ones) keep their directions of unit
+length and are then in the unit of these rows; of a normalised code only the matrices change. Several sites that are
+written side by side have a scale each: codes then stay as in training.
 
 BatchTopK has no batch in use: a latent fires above one threshold, the one that gives k codes a row over the corpus.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -20,11 +22,11 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.linear import encode
+from lrh_ray.analyses.sae.parameters import OFFSET
+from lrh_ray.errors import ConfigError
 from lrh_ray.layouts import Rows
 
 TILE_ROWS = 1024
-DIRECTIONS = ("encoder", "decoder", "low_encoder", "log_gain")
-"""Of codes that scale with their rows these stay; biases are multiplied, a log threshold is moved."""
 
 
 @runtime_checkable
@@ -34,8 +36,8 @@ class Reader(Protocol):
     def codes(self, rows: Tensor) -> Tensor:
         """Codes [N, M] of rows [N, D]."""
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Rows [N, D] that codes [N, M] stand for."""
+    def decode(self, codes: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Rows [N, D'] that codes [N, M] stand for; only a skip connection needs the `rows` [N, D] they are of."""
 
 
 def codes_by_tile(reader: Reader, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:
@@ -46,14 +48,42 @@ def codes_by_tile(reader: Reader, rows: Rows) -> Iterator[tuple[slice, np.ndarra
             yield tile, reader.codes(torch.from_numpy(rows[tile].astype(np.float32))).numpy()
 
 
-def fold(parameters: Mapping[str, Tensor], scale: float, *, normalised: bool = False) -> dict[str, Tensor]:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scales:
+    """What training divides rows by, float64: one number each, or one for every feature."""
+
+    read: Tensor
+    """Of what is read, [1] or [D]."""
+    written: Tensor
+    """Of what is explained, [1] or [D']."""
+    codes: float
+    """Codes in use are this many times those of training."""
+
+    @classmethod
+    def of(cls, scale: float) -> "Scales":
+        """Of an autoencoder of one site."""
+        one = torch.tensor([scale], dtype=torch.float64)
+        return cls(read=one, written=one, codes=scale)
+
+
+def fold(parameters: Mapping[str, Tensor], scale: float | Scales, *, normalised: bool = False) -> dict[str, Tensor]:
     """Weights for rows as they are, from weights for rows divided by `scale`; `normalised` codes do not scale."""
-    if normalised:
-        factors = {"encoder": 1 / scale, "decoder": scale, "decoder_bias": scale}
-        return {name: tensor * factors.get(name, 1.0) for name, tensor in parameters.items()}
-    shift = torch.tensor(scale, dtype=torch.float64).log().item()
+    scales = scale if isinstance(scale, Scales) else Scales.of(scale)
+    unit = 1.0 if normalised else scales.codes
+    factors = {
+        "encoder": unit / scales.read,
+        "low_encoder": unit / scales.read,
+        "decoder": scales.written / unit,
+        "decoder_bias": scales.written,
+        OFFSET: scales.read,
+        "skip": scales.written[:, None] / scales.read,
+        "log_gain": torch.ones(1),
+    }
+    others = torch.tensor([unit], dtype=torch.float64)
     return {
-        name: tensor.clone() if name in DIRECTIONS else tensor + shift if name == "log_threshold" else tensor * scale
+        name: tensor + math.log(unit)
+        if name == "log_threshold"
+        else tensor * factors.get(name, others).to(tensor.dtype)
         for name, tensor in parameters.items()
     }
 
@@ -71,9 +101,9 @@ class TopKReader:
         value, index = pre.relu().topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, index, value)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Rows [N, D] that codes [N, M] stand for."""
-        return codes @ self.parameters["decoder"] + self.parameters["decoder_bias"]
+    def decode(self, codes: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Rows [N, D'] that codes [N, M] stand for."""
+        return with_what_is_no_code(codes @ self.parameters["decoder"], self.parameters, rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -88,11 +118,26 @@ class ThresholdReader:
         pre = pre_activations(self.parameters, rows)
         return pre * (pre >= self.threshold)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Rows [N, D] that codes [N, M] stand for."""
-        return codes @ self.parameters["decoder"] + self.parameters["decoder_bias"]
+    def decode(self, codes: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Rows [N, D'] that codes [N, M] stand for."""
+        return with_what_is_no_code(codes @ self.parameters["decoder"], self.parameters, rows)
 
 
 def pre_activations(parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-    """Pre-activations [N, M]: encoder (x - decoder_bias) + encoder_bias."""
-    return encode(rows, parameters["encoder"], parameters["encoder_bias"], parameters["decoder_bias"])
+    """Pre-activations [N, M]: encoder (x - offset) + encoder_bias."""
+    offset = parameters.get(OFFSET, parameters["decoder_bias"])
+    return encode(rows, parameters["encoder"], parameters["encoder_bias"], offset)
+
+
+def with_what_is_no_code(found: Tensor, parameters: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
+    """Sums of codes times decoder rows [N, D'], with the offset of the target and the skip connection added.
+
+    Raises:
+        ConfigError: There is a skip connection, and no rows.
+    """
+    found = found + parameters["decoder_bias"]
+    if "skip" not in parameters:
+        return found
+    if rows is None:
+        raise ConfigError("A skip connection adds a linear map of what was read: give `decode` the rows, too.")
+    return found + (rows - parameters[OFFSET]) @ parameters["skip"].T

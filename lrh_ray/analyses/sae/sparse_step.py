@@ -6,14 +6,19 @@
     pre = (x - b) encoder^T + c;  z = the chosen of pre;  x^ = z decoder + b
     loss = mean over rows of |x - x^|^2  +  aux_weight * mean over rows of |(x - x^) - z' decoder|^2
 
-The second term (AuxK, Gao et al. 2024) revives the dead: z' are the `aux_k` largest of the latents that have not fired
-for `dead_after` rows, and what they are to explain is what the others leave, which they cannot change. Nested groups
-(Matryoshka, Bussmann et al. 2025, arXiv 2503.17547): the mean over groups g of the loss of the reconstruction from the
-latents of groups 0 ... g alone.
+A transcoder explains rows y beside those that it reads, `step(rows, target=other_rows, rate=...)`:
+
+    pre = (x - o) encoder^T + c;  y^ = z decoder + b [+ (x - o) skip^T]           o constant (`parameters`)
+
+The second term of the loss (AuxK, Gao et al. 2024) revives the dead: z' are the `aux_k` largest of the latents that
+have not fired for `dead_after` rows, and what they are to explain is what the others leave, which they cannot change.
+Nested groups (Matryoshka, Bussmann et al. 2025, arXiv 2503.17547): the mean over groups g of the loss of the
+reconstruction from the latents of groups 0 ... g alone.
 
 Only the encoder's product runs over all latents. The gradient of b takes two ways, through the reconstruction and
-through the input; the second is (sum of dloss / dpre over rows) @ encoder, one product with a vector. Sums over codes
-are cut by latent and not by thread, so that the number of threads changes no bit of what comes after the product.
+through the input; the second is (sum of dloss / dpre over rows) @ encoder, one product with a vector, and a transcoder
+has only the first. Sums over codes are cut by latent and not by thread, so that the number of threads changes no bit of
+what comes after the product.
 
 What can go wrong: rows that are not finite make a loss that is not; the step then says so, and leaves the weights as
 they were.
@@ -29,7 +34,7 @@ import numpy as np
 import torch
 
 from lrh_ray.analyses.sae.codes import Codes
-from lrh_ray.analyses.sae.facts import StepFacts, require_finite
+from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
 from lrh_ray.analyses.sae.preselection import Preselection
@@ -147,17 +152,20 @@ class SparseTraining:
         if self._rough and (mesh != ALONE or not isinstance(selection, TopK | BatchTopK)):
             raise ConfigError("A preselection is of one worker, for TopK or BatchTopK; leave it out (preselect).")
 
-    def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
-        """Make one step on rows [N, D] of the weights' dtype; of workers that share the rows each has equally many.
+    def step(self, rows: np.ndarray, *, rate: float, target: np.ndarray | None = None) -> StepFacts:
+        """Make one step on rows [N, D] of the weights' dtype, to explain `target` [N, D'], or themselves.
+
+        Of workers that share the rows each has equally many.
 
         Raises:
+            ConfigError: A target of another shape than rows and weights ask for.
             NotEnoughData: A row is not finite; nothing was changed.
         """
-        offset = self.weights.decoder_bias.numpy()
-        centred = rows - offset
-        own = self._explained(self._chosen(centred), -centred)
+        aim = target_of(rows, target, self.weights.decoder.shape[1])
+        centred = rows - self.weights.offset.numpy()
+        own = self._explained(self._chosen(centred), self._without_codes(centred, aim))
         main = own.of_all_rows(self._shard)
-        require_finite(main.loss, rows, self._shard.mesh.rows)
+        require_finite(main.loss, rows, target, share=self._shard.mesh.rows)
         dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
         num_dead, num_codes = self._shard.summed(np.array([len(dead), main.codes.num])).tolist()
         auxiliary = self._revived(dead, num_dead, own, centred).of_all_rows(self._shard)
@@ -196,7 +204,7 @@ class SparseTraining:
 
     def recall(self, rows: np.ndarray) -> float:
         """Share of the exact codes of rows [N, D] that a step would choose; 1 without a preselection."""
-        centred = rows - self.weights.decoder_bias.numpy()
+        centred = rows - self.weights.offset.numpy()
         num = self.weights.num_latents
         exact, found = self._exactly_chosen(centred).dense(num) > 0, self._chosen(centred).dense(num) > 0
         return float((exact & found).sum() / max(1, exact.sum()))
@@ -225,6 +233,13 @@ class SparseTraining:
                 yield first, torch.mm(own, encoder.T, out=buffer[: len(own)]).numpy()
 
         return made
+
+    def _without_codes(self, centred: np.ndarray, aim: np.ndarray) -> np.ndarray:
+        """What a reconstruction without any code errs by [N, D']."""
+        missing = self.weights.decoder_bias.numpy() - aim
+        if self.weights.skip is not None:
+            torch.from_numpy(missing).addmm_(torch.from_numpy(centred), self.weights.skip.T)
+        return missing
 
     def _explained(self, codes: Codes, offset: np.ndarray, *, nested: bool = True, weight: float = 1) -> _Explained:
         """Errors of codes @ decoder + offset, in all groups or in one."""
@@ -280,7 +295,7 @@ class SparseTraining:
 
     def _revived(self, dead: np.ndarray, num_dead: int, main: _Explained, centred: np.ndarray) -> _Explained:
         """What the dead make of the rest that the full reconstruction leaves; nothing if none is dead anywhere."""
-        num_rows, width = centred.shape
+        _, num_rows, width = main.errors.shape
         k = min(num_dead, self._auxiliary.k or max(1, width // 2))
         if not k or not self._auxiliary.weight:
             nothing = _no_codes(num_rows, centred.dtype)
@@ -327,14 +342,12 @@ class SparseTraining:
 
         for _ in in_parts(update, num, size=size, threads=self._threads):
             pass
-        gradient = main.errors[0].sum(axis=0) - self._shard.summed_over_all(through.sum(axis=0))
-        adam(
-            weights.decoder_bias.numpy(),
-            gradient,
-            moments.first.decoder_bias.numpy(),
-            moments.second.decoder_bias.numpy(),
-            rates,
-        )
+        gradient = main.errors[0].sum(axis=0)
+        if weights.input_offset is None:
+            gradient -= self._shard.summed_over_all(through.sum(axis=0))
+        self._update_whole("decoder_bias", gradient, rates)
+        if weights.skip is not None:
+            self._update_whole("skip", torch.mm(torch.from_numpy(main.errors[0]).T, torch.from_numpy(centred)), rates)
         self._tell()
 
     def _tell(self) -> None:
@@ -344,6 +357,12 @@ class SparseTraining:
         for name in LATENT_TENSORS:
             part = getattr(self.weights, name).numpy()
             part[:] = self._shard.of_all_rows(part[self._shard.held_of_part])
+
+    def _update_whole(self, name: str, gradient: np.ndarray | torch.Tensor, rates: np.ndarray) -> None:
+        """A step of Adam of what belongs to all latents; all workers make the same."""
+        parts = (getattr(part, name).numpy().ravel() for part in (self.weights, self.adam.first, self.adam.second))
+        parameter, first, second = parts
+        adam(parameter, np.asarray(gradient).ravel(), first, second, rates)
 
     def _count(self, codes: Codes) -> None:
         """Rows since each latent fired."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
+from lrh_ray.analyses.sae.parameters import OF_ALL
 
 
 @runtime_checkable
@@ -18,8 +19,10 @@ class Training(Protocol):
     def parameters(self) -> dict[str, Tensor]:
         """The weights as they are, under names for a file."""
 
-    def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
-        """Make one step on rows [N, D].
+    def step(self, rows: np.ndarray, *, rate: float, target: np.ndarray | None = None) -> StepFacts:
+        """Make one step on rows [N, D], of which codes are made, and `target` [N, D'], which they explain.
+
+        No target: the rows themselves.
 
         Raises:
             NotEnoughData: A row is not finite; nothing was changed.
@@ -34,7 +37,7 @@ class Training(Protocol):
 
 def belongs_to_all(name: str) -> bool:
     """Whether a tensor of this name is the same on every worker; all others have a row for each latent."""
-    return "decoder_bias" in name or name in ("steps", "own.factor", "own.sums") or name.endswith(".step")
+    return any(one in name for one in OF_ALL) or name in ("steps", "own.factor", "own.sums") or name.endswith(".step")
 
 
 def of_latents(tensors: Mapping[str, Tensor], latents: slice) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from torch.nn import functional
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
+from lrh_ray.analyses.sae.parameters import OFFSET
 from lrh_ray.analyses.sae.parts import mean_between, sum_between, sum_of_parts
 from lrh_ray.errors import ConfigError
 
@@ -65,7 +66,8 @@ class ConCA(Architecture):
 
     def _pre(self, rows: Tensor) -> Tensor:
         own = self.parameters
-        return encode(rows, own["encoder"], own["encoder_bias"], torch.zeros_like(own["decoder_bias"]))
+        offset = own.get(OFFSET, torch.zeros_like(own["encoder"][0]))
+        return encode(rows, own["encoder"], own["encoder_bias"], offset)
 
     def _normed(self, pre: Tensor) -> Tensor:
         if self._norm == "group":
@@ -82,7 +84,7 @@ class ConCA(Architecture):
             return (pre - self._mean) / (self._variance + EPSILON).sqrt()
         return self._normed(pre)
 
-    def loss(self, rows: Tensor, step: int) -> Loss:  # noqa: ARG002  # the same at every step
+    def explaining(self, target: Tensor, rows: Tensor, step: int) -> Loss:  # noqa: ARG002  # the same at every step
         """Squared error and penalty."""
         pre = self._pre(rows)
         if self._norm == "batch":
@@ -93,7 +95,7 @@ class ConCA(Architecture):
             self._variance.lerp_(variance.detach(), 1 - MOMENTUM)
         else:
             codes = self._normed(pre)
-        square = self.square(rows, codes)
+        square = self.square(target, rows, codes)
         penalty = self._weight * sum_of_parts(functional.softplus(codes).sum(dim=1).mean(), self.latents)
         return Loss(total=square + penalty, square=square, codes=codes)
 

@@ -16,18 +16,26 @@ from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
 from lrh_ray.analyses.sae.linear import encode
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parts import sum_of_parts
+from lrh_ray.analyses.sae.reader import with_what_is_no_code
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 
 
 class Gated(Architecture):
     """Gated codes under an L1 penalty of the gate."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], penalty: PowerPenalty, *, mesh: Mesh = ALONE) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        penalty: PowerPenalty,
+        *,
+        widths: tuple[int, ...] = (),
+        mesh: Mesh = ALONE,
+    ) -> None:
         """Parameters `encoder`, `decoder`, `decoder_bias`; what else there is begins at 0, from `encoder_bias`."""
         own = dict(parameters)
         bias = own.pop("encoder_bias", own["decoder"].new_zeros(len(own["decoder"])))
         defaults = {"gate_bias": bias, "magnitude_bias": bias.clone(), "log_gain": bias.new_zeros(len(bias))}
-        super().__init__(defaults | own, penalty, mesh=mesh)
+        super().__init__(defaults | own, penalty, widths=widths, mesh=mesh)
         self._power = penalty
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,12 +50,13 @@ class Gated(Architecture):
         gate, magnitude = self._parts(rows)
         return magnitude * (gate > 0)
 
-    def loss(self, rows: Tensor, step: int) -> Loss:
+    def explaining(self, target: Tensor, rows: Tensor, step: int) -> Loss:
         """Squared error, penalty of the gates, and what the gates alone explain."""
         gate, magnitude = self._parts(rows)
         codes, open_gate = magnitude * (gate > 0), gate.relu()
-        square = self.square(rows, codes)
-        frozen = sum_of_parts(open_gate @ self.parameters["decoder"].detach(), self.latents)
-        frozen = frozen + self.parameters["decoder_bias"].detach()
-        auxiliary = (frozen - rows).pow(2).sum(dim=1).mean()
-        return Loss(total=square + self._power(open_gate, step) + auxiliary, square=square, codes=codes)
+        square = self.square(target, rows, codes)
+        held = {name: tensor.detach() for name, tensor in self.parameters.items()}
+        frozen = with_what_is_no_code(sum_of_parts(open_gate @ held["decoder"], self.latents), held, rows)
+        auxiliary = (frozen - target).pow(2).sum(dim=1).mean()
+        penalty = self._power(self.weighed(open_gate), step)
+        return Loss(total=square + penalty + auxiliary, square=square, codes=codes)

@@ -79,6 +79,7 @@ class JumpRelu(Architecture):
         bandwidth: float = 1e-3,
         first_threshold: float = 1e-3,
         warmup: int = 0,
+        widths: tuple[int, ...] = (),
         mesh: Mesh = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`, and `log_threshold`, which else begins here.
@@ -92,11 +93,12 @@ class JumpRelu(Architecture):
             bandwidth: Width of the rectangle, in the unit of pre-activations.
             first_threshold: Of every latent.
             warmup: Steps over which the weight rises from 0.
+            widths: Of several sites side by side in decoder rows; none of one. `tanh` then counts their lengths.
             mesh: This worker's place among all.
         """
         own = dict(parameters)
         own.setdefault("log_threshold", torch.full_like(own["encoder_bias"], first_threshold).log())
-        super().__init__(own, mesh=mesh)
+        super().__init__(own, widths=widths, mesh=mesh)
         self._weight, self._kind, self._target, self._scale = weight, penalty, target, scale
         self._bandwidth, self._warmup = bandwidth, warmup
 
@@ -112,17 +114,17 @@ class JumpRelu(Architecture):
         codes: Tensor = _Jump.apply(pre, self.parameters["log_threshold"].exp(), self._bandwidth)  # type: ignore[no-untyped-call]
         return codes
 
-    def loss(self, rows: Tensor, step: int) -> Loss:
+    def explaining(self, target: Tensor, rows: Tensor, step: int) -> Loss:
         """Squared error and penalty."""
         pre = self._pre(rows)
         codes = self._jump(pre)
-        square = self.square(rows, codes)
+        square = self.square(target, rows, codes)
         rising = min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0
         return Loss(total=square + rising * self._weight * self._of_codes(pre, codes), square=square, codes=codes)
 
     def _of_codes(self, pre: Tensor, codes: Tensor) -> Tensor:
         if self._kind == "tanh":
-            return sum_of_parts(torch.tanh(self._scale * codes).sum(dim=1).mean(), self.latents)
+            return sum_of_parts(torch.tanh(self._scale * self.weighed(codes)).sum(dim=1).mean(), self.latents)
         theta = self.parameters["log_threshold"].exp()
         fires: Tensor = _Fires.apply(pre, theta, self._bandwidth)  # type: ignore[no-untyped-call]
         l0 = mean_of_rows(sum_of_parts(fires.sum(dim=1).mean(), self.latents), self.rows)

@@ -55,6 +55,7 @@ class Relu(Architecture):
         low_rank: LowRank | None = None,
         *,
         seed: int = 0,
+        widths: tuple[int, ...] = (),
         mesh: Mesh = ALONE,
     ) -> None:
         """Parameters `encoder`, `encoder_bias`, `decoder`, `decoder_bias`; a branch adds `low_encoder`, `low_bias`.
@@ -68,7 +69,7 @@ class Relu(Architecture):
                 f"parts; train it with one worker (sae.workers)."
             )
         branch = {} if low_rank is None else _low_parameters(parameters["encoder"], seed)
-        super().__init__({**branch, **parameters}, penalty, mesh=mesh)
+        super().__init__({**branch, **parameters}, penalty, widths=widths, mesh=mesh)
         self._power, self._low_rank, self._seed = penalty, low_rank, seed
 
     def branches(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -84,13 +85,14 @@ class Relu(Architecture):
         sparse, low = self.branches(rows)
         return sparse if low is None else sparse + low
 
-    def loss(self, rows: Tensor, step: int) -> Loss:
+    def explaining(self, target: Tensor, rows: Tensor, step: int) -> Loss:
         """Squared error and penalty."""
         sparse, low = self.branches(rows)
         codes = sparse if low is None else sparse + low
-        square = self.square(rows, codes)
-        penalty = self._power(sparse, step)
+        square = self.square(target, rows, codes)
+        penalty = self._power(self.weighed(sparse), step)
         if low is not None and self._low_rank is not None:
+            low = self.weighed(low)
             norm = nuclear_norm(low, rank=self._low_rank.rank, seed=self._seed + step) / math.sqrt(len(rows))
             penalty = penalty + self._power.weight_at(step) * self._low_rank.gamma * norm
         return Loss(total=square + penalty, square=square, codes=codes)
