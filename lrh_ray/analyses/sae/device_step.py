@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.device_kernels import SparseProducts, adam_rows, adam_unit_rows, decode, dots
-from lrh_ray.analyses.sae.facts import StepFacts, require_finite
+from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
 from lrh_ray.analyses.sae.selection import BatchTopK, Selection, TopK, require_k
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, group_of_latents
@@ -98,22 +98,23 @@ class DeviceTraining:
         self._update_rows, self._update_unit_rows = _compiled(self._device)
 
     @torch.no_grad()
-    def step(self, rows: np.ndarray, *, rate: float) -> StepFacts:
-        """Make one step on rows [N, D] of the weights' dtype.
+    def step(self, rows: np.ndarray, *, rate: float, target: np.ndarray | None = None) -> StepFacts:
+        """Make one step on rows [N, D] of the weights' dtype, to explain `target` [N, D'], or themselves.
 
         Raises:
+            ConfigError: A target of another shape than rows and weights ask for.
             NotEnoughData: A row is not finite; nothing was changed.
         """
-        x = torch.from_numpy(rows).to(self._device, non_blocking=True)
-        centred = x - self.weights.decoder_bias
+        aim = target_of(rows, target, self.weights.decoder.shape[1])
+        centred = self._here(rows) - self.weights.offset
         codes = self._chosen(centred)
-        main = self._explained(codes, -centred)
+        main = self._explained(codes, self._without_codes(centred, aim))
         dead = self._num_dead
         auxiliary = self._revived(main, centred) if dead and self._auxiliary.weight else None
         num_codes = (codes.value > 0).sum()
         of_dead = auxiliary.loss if auxiliary else main.loss.new_zeros(())
         loss, dead_loss, total = torch.stack([main.loss.double(), of_dead.double(), num_codes.double()]).tolist()
-        require_finite(loss, rows)
+        require_finite(loss, rows, target)
         self._update(main, auxiliary, centred, rate)
         self._count(codes)
         weighted = self._auxiliary.weight * dead_loss
@@ -148,11 +149,19 @@ class DeviceTraining:
     @torch.no_grad()
     def recall(self, rows: np.ndarray) -> float:
         """Share of the exact codes of rows [N, D] that are chosen."""
-        centred = torch.from_numpy(rows).to(self._device) - self.weights.decoder_bias
+        centred = self._here(rows) - self.weights.offset
         exact = self._sparsest(self._product(centred))
         found = self._chosen(centred)
         both = torch.isin(_entries(exact, len(self.since_fired)), _entries(found, len(self.since_fired)))
         return float(both.double().mean()) if len(both) else 1.0
+
+    def _here(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).to(self._device, non_blocking=True)
+
+    def _without_codes(self, centred: Tensor, aim: np.ndarray) -> Tensor:
+        """What a reconstruction without any code errs by [N, D']."""
+        missing = self.weights.decoder_bias - self._here(aim)
+        return missing if self.weights.skip is None else torch.addmm(missing, centred, self.weights.skip.T)
 
     def _product(self, centred: Tensor) -> Tensor:
         return torch.addmm(self.weights.encoder_bias, centred, self.weights.encoder.T)
@@ -193,7 +202,7 @@ class DeviceTraining:
 
     def _revived(self, main: _Explained, centred: Tensor) -> _Explained:
         """What the dead make of the rest that the full reconstruction leaves."""
-        num_rows, width = centred.shape
+        _, num_rows, width = main.errors.shape
         k = min(self._num_dead, self._auxiliary.k or max(1, width // 2))
         silent = (self.since_fired >= self._auxiliary.dead_after).to(torch.int8)
         dead = silent.sort(descending=True, stable=True).indices[: self._num_dead]
@@ -212,9 +221,13 @@ class DeviceTraining:
         if auxiliary is not None:
             more = self._gradients(auxiliary, centred, num)
             of_decoder, of_encoder, of_bias = of_decoder + more[0], of_encoder + more[1], of_bias + more[2]
-        of_offset = main.errors[0].sum(dim=0) - of_bias @ weights.encoder
+        gradients = {"encoder": of_encoder, "encoder_bias": of_bias, "decoder_bias": main.errors[0].sum(dim=0)}
+        if weights.input_offset is None:
+            gradients["decoder_bias"] -= of_bias @ weights.encoder
+        if weights.skip is not None:
+            gradients["skip"] = main.errors[0].T @ centred
         self._update_unit_rows(weights.decoder, of_decoder, moments.first.decoder, moments.second.decoder, rates)
-        for name, gradient in (("encoder", of_encoder), ("encoder_bias", of_bias), ("decoder_bias", of_offset)):
+        for name, gradient in gradients.items():
             tensors = (getattr(moment, name) for moment in (moments.first, moments.second))
             self._update_rows(getattr(weights, name), gradient, *tensors, rates)
 
