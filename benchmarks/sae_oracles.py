@@ -127,7 +127,7 @@ def imported(library: str, work: Path, rows: Path) -> tuple[dict[str, float], di
 def exported(library: str, form: Format, work: Path, rows: Path) -> dict[str, float]:
     """Differences of what the library reads of ours, by kind; golden files are written."""
     folder = work / "written" / form
-    names = [kind for kind in KINDS if EXPORTS[form][kind].verdict != "refused"]
+    names: list[str] = [kind for kind in KINDS if EXPORTS[form][kind].verdict != "refused"]
     names += [name for name in TRANSCODERS if TRANSCODER_EXPORTS[form][kind_of(name)].verdict != "refused"]
     for name in names:
         codec(form).write(ours_of(name), folder / name)
