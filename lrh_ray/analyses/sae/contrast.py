@@ -16,7 +16,7 @@ scores is large by chance alone; a latent is therefore held against the largest 
 rows could as well stand anywhere in their texts, the list of latents above `null_high` is empty with probability 95 %.
 
 What can go wrong: chosen rows in fewer than two groups of documents have no interval; in sequences of nothing but
-chosen rows there is nothing to shuffle, so nothing is found. Sums of a tile of 1,024 rows are float32, of tiles float64.
+chosen rows there is nothing to shuffle, so nothing is found. Sums of 1,024 rows are float32, of these float64.
 
 Legend: N rows, M latents, G groups, B draws.
 """
