@@ -129,7 +129,8 @@ class Plan:
 
 
 def _dtype_of(site: SiteSpec, dtype: str) -> np.dtype:
-    return DTYPES[dtype] if site.dtype is None else SITE_DTYPES[site.dtype]
+    found: np.dtype = DTYPES[dtype] if site.dtype is None else SITE_DTYPES[site.dtype]
+    return found
 
 
 def _site_facts(sites: Sequence[SiteSpec]) -> list[Plain]:
