@@ -67,7 +67,7 @@ def _sparse(reader: Reader, rows: Rows) -> Iterator[tuple[slice, Codes]]:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPass:
-    """block -> codes on the rows of a token, beside those of other rows of the same texts."""
+    """block -> codes on the rows of a token, beside shuffled rows of the same texts."""
 
     rows: SaeRows
     site: str

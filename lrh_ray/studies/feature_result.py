@@ -90,7 +90,7 @@ def make_latent_result(question: Result, found: Found, latent: int) -> Result:
 def make_token_result(
     question: Result, found: Found, contrast: TokenContrast, token: int, num: int, seconds: float
 ) -> Result:
-    """The latents with the highest scores on a token, each beside what rows of the same texts reach."""
+    """The latents with the highest scores on a token, each beside what shuffled rows of the same texts reach."""
     scores, null = contrast.scores(), contrast.null_high()
     best = np.argsort(-scores, kind="stable")[:num].tolist()
     clear = int((scores > null).sum())
@@ -100,8 +100,8 @@ def make_token_result(
         question,
         summary=(
             f"{own:,} of {whole:,} rows have the token. {clear} of {len(scores)} latents fire on it more than any "
-            f"latent does on as many other rows of the same texts (95 % of {len(contrast.drawn)} draws stay below a "
-            f"score of {null:.3g}).",
+            f"latent does on as many rows of the same texts, shuffled (95 % of {len(contrast.drawn)} draws stay "
+            f"below a score of {null:.3g}).",
             *(_in_words(measure) for measure in measures[:clear][:3]),
         ),
         measures=measures,

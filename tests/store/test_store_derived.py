@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import zarr
 
-from lrh_ray.digests import digest_json
 from lrh_ray.errors import StoreConflict, StoreCorrupt, TooLarge
 from lrh_ray.loads.arrays import cast_rows
 from lrh_ray.models.selection import choose_rows
@@ -18,6 +17,7 @@ from lrh_ray.store.loader import Loader
 from lrh_ray.store.plan import make_plan
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.seal import create_store, seal
+from lrh_ray.store.stamps import stamped
 from lrh_ray.store.verify import verify
 from lrh_ray.store.views import view_dtype
 from lrh_ray.store.writer import BlockWriter
@@ -169,6 +169,6 @@ def test_what_no_store_holds_is_refused(derived, fake, tmp_path):
     record = json.loads(place.read_bytes())
     record["sites"][0]["dtype"] = "int64"
     del record["stamp"]
-    place.write_bytes(json.dumps({**record, "stamp": digest_json(record)}).encode())
-    with pytest.raises(StoreCorrupt, match="or one of a site"):
+    place.write_bytes(stamped(record))
+    with pytest.raises(StoreCorrupt, match=r"or one of a site|is no plan"):
         open_store(tmp_path / "store")

@@ -10,13 +10,13 @@
 
 A difference of bare means would rank latents by the size of their codes.
 
-The null: for every chosen row another row of the same sequence is drawn, `draws` times, and scored in the same way. So
-it has as many rows of the same texts, and what it reaches is what the texts are about and not the token. The largest of
-M scores is large by chance alone; a latent is therefore held against the largest of every draw (max-T): over a token
-that means nothing, the list of latents above `null_high` is empty with probability 95 %.
+The null: inside every sequence the choice is shuffled among its rows, `draws` times, and scored in the same way. So it
+has as many rows of the same texts, and what it reaches is what the texts are about and not the token. The largest of M
+scores is large by chance alone; a latent is therefore held against the largest of every draw (max-T). Where the chosen
+rows could as well stand anywhere in their texts, the list of latents above `null_high` is empty with probability 95 %.
 
-What can go wrong: chosen rows in fewer than two groups of documents have no interval; sequences of nothing but chosen
-rows give no draws. Sums of a tile of 1,024 rows are float32, of tiles float64.
+What can go wrong: chosen rows in fewer than two groups of documents have no interval; in sequences of nothing but
+chosen rows there is nothing to shuffle, so nothing is found. Sums of 1,024 rows are float32, of these float64.
 
 Legend: N rows, M latents, G groups, B draws.
 """
@@ -43,14 +43,13 @@ class TokenContrast:
     every: np.ndarray
     """[G, M] over all rows."""
     drawn: np.ndarray
-    """[B, M] over the rows of each draw."""
+    """[B, M] over the rows of each shuffled choice."""
     square: np.ndarray
     """[M] of squares, over all rows."""
     fired: np.ndarray
     """[2, M] chosen rows and all rows in which a latent fires."""
     rows: np.ndarray
     """[2, G] chosen rows and all rows."""
-    drawn_rows: int
 
     @classmethod
     def of(
@@ -67,9 +66,9 @@ class TokenContrast:
     ) -> "TokenContrast":
         """Sums of one block: rows [N, D], which are chosen [N], their sequences [N] and groups [N].
 
-        Draws are made inside the block, so the answer depends on blocks, and not on who computes them.
+        Sequences lie inside blocks, and so do their shuffles: the answer does not depend on who computes which block.
         """
-        picked = _draws(chosen, sequences, draws, rng)
+        picked = _shuffled(chosen, sequences, draws, rng)
         weights_KN = np.zeros((2 * num_groups + draws, len(rows)), np.float32)
         weights_KN[groups[chosen], np.flatnonzero(chosen)] = 1
         weights_KN[num_groups + groups, np.arange(len(rows))] = 1
@@ -92,7 +91,6 @@ class TokenContrast:
             rows=np.stack(
                 [np.bincount(groups[chosen], minlength=num_groups), np.bincount(groups, minlength=num_groups)]
             ),
-            drawn_rows=picked.shape[1],
         )
 
     def merge(self, other: "TokenContrast") -> "TokenContrast":
@@ -102,20 +100,20 @@ class TokenContrast:
         """Score of every latent [M]; 0 for one that never fires.
 
         Raises:
-            NotEnoughData: No chosen row, or no other.
+            NotEnoughData: No row is chosen, or all are.
         """
-        return self._scores(self.chosen.sum(axis=0), int(self.rows[0].sum()))
+        return self._scores(self.chosen.sum(axis=0))
 
     def null_scores(self) -> np.ndarray:
-        """Scores of the drawn rows [B, M].
+        """Scores of the shuffled choices [B, M].
 
         Raises:
-            NotEnoughData: No chosen row stands beside a row of its sequence that is not chosen.
+            NotEnoughData: No row is chosen, or all are.
         """
-        return self._scores(self.drawn, self.drawn_rows)
+        return self._scores(self.drawn)
 
     def null_high(self) -> float:
-        """What the largest of M scores of drawn rows exceeds with probability 5 %."""
+        """What the largest of M scores of a shuffled choice exceeds with probability 5 %."""
         return float(np.quantile(self.null_scores().max(axis=1), LEVEL, method="higher"))
 
     def adjusted(self, scores: np.ndarray) -> np.ndarray:
@@ -150,16 +148,16 @@ class TokenContrast:
         mean = self.every.sum(axis=0) / num
         return np.asarray(np.sqrt(np.maximum(self.square / num - mean**2, 0)))
 
-    def _scores(self, sums: np.ndarray, num: int) -> np.ndarray:
+    def _scores(self, sums: np.ndarray) -> np.ndarray:
         own, whole = self.rows.sum(axis=1)
-        if not 0 < own < whole or not num:
+        if not 0 < own < whole:
             raise NotEnoughData(
-                f"{own} of {whole} rows have the token, and {num} rows stand beside it; a contrast needs some of each. "
-                f"Look for another token, or in a larger store."
+                f"{own} of {whole} rows have the token; a contrast needs rows with it and without. Look for another "
+                f"token, or in a larger store."
             )
-        others = (self.every.sum(axis=0) - self.chosen.sum(axis=0)) / (whole - own)
+        difference = sums / own - (self.every.sum(axis=0) - sums) / (whole - own)
         deviation = self._deviation
-        return np.asarray(np.where(deviation > 0, (sums / num - others) / np.where(deviation > 0, deviation, 1), 0))
+        return np.asarray(np.where(deviation > 0, difference / np.where(deviation > 0, deviation, 1), 0))
 
     def _contrast(self, chosen: np.ndarray, every: np.ndarray, group: int) -> float:
         """Difference of the means of one latent without one group."""
@@ -168,12 +166,13 @@ class TokenContrast:
         return float(on / own - (total - on) / (whole - own))
 
 
-def _draws(chosen: RowMask, sequences: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows that are not chosen [B, n], one of its own sequence for each chosen row that has such a neighbour."""
-    others = np.flatnonzero(~chosen)
-    others = others[np.argsort(sequences[others], kind="stable")]
-    own = sequences[chosen]
-    first, last = (np.searchsorted(sequences[others], own, side=side) for side in ("left", "right"))
-    has = last > first
-    offset = (rng.random((draws, int(has.sum()))) * (last - first)[has]).astype(np.int64)
-    return np.asarray(others[first[has] + offset]) if has.any() else np.zeros((draws, 0), np.int64)
+def _shuffled(chosen: RowMask, sequences: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """As many rows of each sequence as are chosen there, at random [B, n]."""
+    rows = np.flatnonzero(np.isin(sequences, sequences[chosen]))
+    rows = rows[np.argsort(sequences[rows], kind="stable")]
+    own = sequences[rows]
+    _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+    place, num = np.arange(len(rows)) - first[inverse], np.bincount(inverse, weights=chosen[rows])
+    taken = place < num[inverse]
+    orders = [np.lexsort((rng.random(len(rows)), own)) for _ in range(draws)]
+    return np.stack([rows[order[taken]] for order in orders])
