@@ -190,7 +190,7 @@ class SparseTraining:
 
     def _without_codes(self, centred: np.ndarray, aim: np.ndarray) -> np.ndarray:
         """What a reconstruction without any code errs by [N, D']."""
-        missing = self.weights.decoder_bias.numpy() - aim
+        missing: np.ndarray = self.weights.decoder_bias.numpy() - aim
         if self.weights.skip is not None:
             torch.from_numpy(missing).addmm_(torch.from_numpy(centred), self.weights.skip.T)
         return missing
