@@ -23,7 +23,8 @@ SPECIFIC = 0.9
 
 def site_norms(decoder: Tensor, widths: tuple[int, ...]) -> Tensor:
     """Lengths [M, S] of the parts of decoder rows [M, D'] that belong to sites of `widths`, side by side."""
-    return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in torch.split(decoder, list(widths), dim=1)], dim=1)
+    parts = decoder.split(list(widths), dim=1)  # type: ignore[no-untyped-call]
+    return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts], dim=1)
 
 
 def sites_of_latents(norms: np.ndarray) -> np.ndarray:
