@@ -1,6 +1,6 @@
 """What workers compute for autoencoders: sums of one block, before training and after it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,7 +36,12 @@ class SaeRows:
     def block(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
         """Rows of a block that stand for text, and the group of each; `sinks` as in the settings, or another choice."""
         keys, kept = self.kept(block, sinks=sinks)
-        return self.store().block_rows(site, block)[kept], self.group_of(keys)
+        return self.read((site,), block, kept), self.group_of(keys)
+
+    def read(self, sites: Sequence[str], block: int, kept: RowMask) -> Rows:
+        """Some rows of a block, of several sites side by side."""
+        found = [self.store().block_rows(site, block)[kept] for site in sites]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     def kept(self, block: int, *, sinks: str | None = None) -> tuple[RowKeys, RowMask]:
         """Who the rows of a block are that `block` gives, and which of all its rows they are."""

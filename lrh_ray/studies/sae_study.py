@@ -125,7 +125,7 @@ def _latents(
         own = [one for one in measured if one.site == site]
         chosen = (shown_latents(one.name, one.reader, one.held_out, num=config.shown_latents) for one in own)
         shown = tuple(one for one in chosen if len(one.latents))
-        passages = find_passages(rows, site, shown, seed=config.seed) if shown else ()
+        passages = find_passages(rows, (site,), shown, seed=config.seed) if shown else ()
         found.append(SiteLatents(site=site, shown=shown, passages=passages))
         progress.advance(1)
     return found
