@@ -38,8 +38,8 @@ class SaeRows:
         keys, kept = self.kept(block, sinks=sinks)
         return self.read((site,), block, kept), self.group_of(keys)
 
-    def read(self, sites: Sequence[str], block: int, kept: RowMask) -> Rows:
-        """Some rows of a block, of several sites side by side."""
+    def read(self, sites: Sequence[str], block: int, kept: np.ndarray) -> Rows:
+        """Rows of a block that are `kept` [all its rows], of several sites side by side."""
         found = [self.store().block_rows(site, block)[kept] for site in sites]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
