@@ -17,7 +17,11 @@ from lrh_ray.report.series import drawable
 
 def curve_figure(table: Table, result: Result, *, limit: int) -> Figure | None:
     """Panels of the curves of a table, one for each place and fact, the facts of a place side by side."""
-    curves = [curve for curve in table_curves(table, result) if len(curve.values) and all(map(drawable, curve.values))]
+    curves = [
+        curve
+        for curve in table_curves(table, result)
+        if len(curve.values) and all(map(drawable, curve.values.tolist()))
+    ]
     if not curves:
         return None
     places = dict.fromkeys((curve.place, curve.fact) for curve in curves)

@@ -25,7 +25,7 @@ SIGNED = ("dose",)
 """Axes of numbers that may be negative; the others are logarithmic."""
 NULL_CONTROLS = ("null_low", "null_high")
 SHUFFLED = "shuffled"
-REFERENCES = ("majority", "chance", "ceiling", "token_only", "isotropic", "principal_components")
+REFERENCES = ("majority", "chance", "ceiling", "token_only", "isotropic", "principal_components", "linear_components")
 """Controls drawn as a dashed line at their own height."""
 
 FLOORS = {"share": -0.25}

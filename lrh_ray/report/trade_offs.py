@@ -7,7 +7,7 @@ of them must be read against, what as many principal components leave.
     figure = trade_off_figure(result, limit=36)
 
 It is drawn where measures `fvu` and `l0` have the same keys. The curve is the array `SITE/principal_components`, what
-the first k components leave for k from 0, or else the controls of that name.
+the first k components leave for k from 0, or else the controls of that name; of `linear_components` likewise.
 
 What can go wrong: kinds whose codes mean nothing have no `l0`; they are named as left out.
 """
@@ -24,7 +24,13 @@ from lrh_ray.report.plot import Figure, Key, Mark, Plot, Trace, colours_of
 from lrh_ray.report.ranking import subject
 from lrh_ray.report.series import drawable
 
-LEFT_OVER, SPENT, REFERENCE = "fvu", "l0", "principal_components"
+LEFT_OVER, SPENT = "fvu", "l0"
+REFERENCES = {
+    "principal_components": "as many principal components",
+    "linear_components": "a linear map of as many components",
+}
+"""Controls that have a curve, and what they are."""
+
 HIGHEST = 1.2
 """What leaves more than the mean row would is drawn no higher than here."""
 
@@ -77,7 +83,7 @@ def trade_off_figure(result: Result, *, limit: int) -> Figure | None:
         keys=(
             Key(kind="cross", words="95 % intervals"),
             Key(kind="frontier", words="not beaten in both numbers"),
-            Key(kind="reference", words="as many principal components"),
+            *(Key(kind="reference", words=words) for name, words in REFERENCES.items() if _known(pairs, name)),
         ),
         plots=tuple(plots),
         omitted=len(sites) - len(plots),
@@ -89,10 +95,10 @@ def _caption(result: Result, pairs: Sequence[Pair]) -> Iterator[str]:
     yield "left corner is better."
     if any(pair.left.value > HIGHEST for pair in pairs):
         yield f"Shares above {number(HIGHEST)} are drawn there."
-    shown = {_keys(pair.left) for pair in pairs}
-    without = [m for m in result.measures if m.name == LEFT_OVER and _keys(m) not in shown]
-    if without:
-        yield f"Without a number of codes, and so not drawn: {', '.join(dict.fromkeys(map(subject, without)))}."
+    shown = {pair.name for pair in pairs}
+    without = dict.fromkeys(subject(measure) for measure in result.measures if measure.name == LEFT_OVER)
+    if missing := [name for name in without if name not in shown]:
+        yield f"Without a number of codes, and so not drawn: {', '.join(missing)}."
 
 
 def _plot(
@@ -104,7 +110,11 @@ def _plot(
 ) -> Plot:
     x, y = axes
     frontier = unbeaten(own)
-    traces = [Trace(style="reference", points=tuple(_components(own, arrays.get(f"{site}/{REFERENCE}"), x)))]
+    traces = [
+        Trace(style="reference", points=tuple(_components(own, name, arrays.get(f"{site}/{name}"), x)))
+        for name in REFERENCES
+        if _known(own, name)
+    ]
     if len(frontier) > 1:
         points = tuple((pair.spent.value, min(pair.left.value, y.high)) for pair in frontier)
         traces.append(Trace(style="frontier", points=points))
@@ -118,11 +128,14 @@ def _plot(
     )
 
 
-def _components(own: Sequence[Pair], left: np.ndarray | None, x: Axis) -> Iterator[tuple[float, float]]:
-    """What principal components leave along the axis: of the array at whole numbers, else the controls."""
+def _known(pairs: Sequence[Pair], control: str) -> bool:
+    return any(control in pair.left.controls for pair in pairs)
+
+
+def _components(own: Sequence[Pair], control: str, left: np.ndarray | None, x: Axis) -> Iterator[tuple[float, float]]:
+    """What as many components leave along the axis: of the array at whole numbers, else the controls."""
     if left is None:
-        known = [(pair.spent.value, pair.left.controls[REFERENCE]) for pair in own if REFERENCE in pair.left.controls]
-        yield from sorted(known)
+        yield from sorted((p.spent.value, p.left.controls[control]) for p in own if control in p.left.controls)
         return
     numbers = np.unique(np.geomspace(max(x.low, 1.0), max(min(x.high, len(left) - 1.0), 1.0), 60).round().astype(int))
     yield from ((float(k), float(left[k])) for k in numbers.tolist() if k < len(left))

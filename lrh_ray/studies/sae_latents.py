@@ -1,7 +1,7 @@
 """Passages that show what latents fire on: found in one pass over the held-out rows, read around in a second.
 
     shown = [shown_latents("topk", reader, held_out, num=20)]         # of the autoencoders of one site
-    passages = find_passages(rows, reads, shown, seed=config.seed)    # in the order in which a page shows them
+    passages = find_passages(rows, (site,), shown, seed=config.seed)  # in the order in which a page shows them
 
 The first pass keeps, of each latent, rows with its largest codes and rows drawn by chance, one of each document's
 sequence. The second visits only the blocks of these rows, and takes the latent's codes at the tokens around them. What
@@ -23,7 +23,6 @@ from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.layouts import RowMask
 from lrh_ray.runtime.reduce import reduce_blocks, sample
 from lrh_ray.store.parts import RowKeys
-from lrh_ray.studies.sae_maps import side_by_side
 from lrh_ray.studies.sae_passes import TRAINING, SaeRows
 
 STRONGEST, BY_CHANCE = 5, 3
@@ -90,17 +89,17 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplePass:
-    """block -> which of its held-out rows show the latents of one site, or of what a map reads."""
+    """block -> which of its held-out rows show the latents of autoencoders that read the same sites."""
 
     rows: SaeRows
-    reads: tuple[str, ...]
+    sites: tuple[str, ...]
     shown: tuple[ShownLatents, ...]
     seed: int
 
     def __call__(self, block: int) -> Found:
         keys, kept = self.rows.kept(block)
         held_out = self.rows.group_of(keys) != TRAINING
-        own, rows = keys.select(held_out), _rows_of(self.rows, self.reads, block)[kept][held_out]
+        own, rows = keys.select(held_out), self.rows.read(self.sites, block, kept)[held_out]
         strongest, drawn = [], []
         for one in self.shown:
             codes = Codes.of(chosen_codes(one.reader, rows, one.latents))
@@ -116,14 +115,14 @@ class PassageTask:
     """block -> the passages that are about its rows; runs on a worker."""
 
     rows: SaeRows
-    reads: tuple[str, ...]
+    sites: tuple[str, ...]
     shown: tuple[ShownLatents, ...]
     wanted: Mapping[int, Sequence[Wanted]]
     """By block."""
 
     def __call__(self, block: int) -> list[Passage]:
         keys, kept = self.rows.kept(block)
-        rows = _rows_of(self.rows, self.reads, block)[kept]
+        rows = self.rows.read(self.sites, block, kept)
         found = []
         for number, one in enumerate(self.shown):
             own = [wanted for wanted in self.wanted[block] if wanted.autoencoder == number]
@@ -144,21 +143,17 @@ def shown_latents(name: str, reader: Reader, held_out: Reconstruction, *, num: i
     return ShownLatents(name=name, reader=reader, latents=latents, density=held_out.density[latents])
 
 
-def _rows_of(rows: SaeRows, reads: tuple[str, ...], block: int) -> np.ndarray:
-    return side_by_side([rows.store().block_rows(site, block) for site in reads])
-
-
 def find_passages(
-    rows: SaeRows, reads: tuple[str, ...], shown: tuple[ShownLatents, ...], *, seed: int
+    rows: SaeRows, sites: tuple[str, ...], shown: tuple[ShownLatents, ...], *, seed: int
 ) -> tuple[Passage, ...]:
-    """Passages by autoencoder and latent, the strongest first, then those drawn by chance."""
+    """Passages by autoencoder and latent, the strongest first, then those drawn by chance; `sites` are read."""
     plan = rows.store().plan
-    found = reduce_blocks(range(plan.num_blocks), ExamplePass(rows=rows, reads=reads, shown=shown, seed=seed))
+    found = reduce_blocks(range(plan.num_blocks), ExamplePass(rows=rows, sites=sites, shown=shown, seed=seed))
     wanted = list(_wanted(found))
     by_block: dict[int, list[Wanted]] = {}
     for one in wanted:
         by_block.setdefault(one.row // plan.rows_per_block, []).append(one)
-    read = sample(sorted(by_block), PassageTask(rows=rows, reads=reads, shown=shown, wanted=by_block))
+    read = sample(sorted(by_block), PassageTask(rows=rows, sites=sites, shown=shown, wanted=by_block))
     passages = {passage.wanted: passage for of_block in read for passage in of_block}
     return tuple(passages[one] for one in wanted)
 

@@ -43,7 +43,11 @@ class SaeRows:
     def keyed(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, RowKeys]:
         """The same rows, and who they are."""
         keys, kept = self.kept(block, sinks=sinks)
-        return self.store().block_rows(site, block)[kept], keys
+        return self.read((site,), block, kept), keys
+
+    def read(self, sites: Sequence[str], block: int, kept: np.ndarray) -> Rows:
+        """Rows of a block that are `kept` [all its rows], of several sites side by side."""
+        return side_by_side([self.store().block_rows(site, block)[kept] for site in sites])
 
     def kept(self, block: int, *, sinks: str | None = None) -> tuple[RowKeys, RowMask]:
         """Who these rows are, and which of all rows of the block."""

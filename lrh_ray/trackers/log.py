@@ -21,8 +21,8 @@ from lrh_ray.records import Measure, Result
 from lrh_ray.report.curves import curves_of
 from lrh_ray.report.outline import facts
 
-FORBIDDEN = re.compile(r"[^\w .\-/]")
-"""What the name of a number may not have; mlflow is the strictest."""
+FORBIDDEN = re.compile(r"[^\w.\-/]")
+"""What the name of a number may not have; TensorBoard and MLflow are the strictest."""
 
 PROJECT = "lrh_ray"
 """What runs are filed under."""

@@ -29,5 +29,5 @@ def write(log: RunLog, folder: Path) -> str:
             run.log(numbers, step=step)
         run.summary.update({f"final/{name}": value for name, value in log.finals.items()})
     finally:
-        run.finish(quiet=True)
+        run.finish()
     return f"wandb sync {place}/wandb/offline-run-*"

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrh_ray.analyses.sae import chosen
@@ -61,6 +61,7 @@ def material():
     return dense, np.arange(ROWS, dtype=np.int64) * 3
 
 
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, ROWS), max_size=4), backwards=st.booleans())
 def test_rows_by_chance_are_the_same_for_any_split_of_the_blocks(cuts, backwards):
     dense, rows = material()

@@ -109,7 +109,10 @@ def test_foreign_text_in_passages_stays_text():
     rows = tuple((*row[:5], hostile, row[6], hostile, hostile) for row in table.rows)
     evil = Table(name="latents", description=hostile, columns=table.columns, rows=rows)
     calm = Table(
-        name="latents", description="x", columns=table.columns, rows=tuple((*row[:8], "x") for row in table.rows)
+        name="latents",
+        description="x",
+        columns=table.columns,
+        rows=tuple((*row[:8], "x" * len(hostile)) for row in table.rows),
     )
     found, harmless = (
         Page(render_report([sae_result(tables=(one,), arrays=arrays)], title="T")) for one in (evil, calm)
@@ -123,7 +126,7 @@ def test_foreign_text_in_passages_stays_text():
 def test_a_page_of_many_passages_stays_small_and_says_what_is_missing():
     table, _ = passages()
     rows = tuple(
-        ("resid.1", f"kind {i % 9}", i // 9, 0.1, 1.0, "strongest", 1.0, "d", "言" * 700) for i in range(9 * 900)
+        ("resid.1", f"kind {i % 9}", i // 9, 0.1, 1.0, "strongest", 1.0, "d", "言" * 200) for i in range(9 * 400)
     )
     page = render_report(
         [sae_result(tables=(Table(name="latents", description="", columns=table.columns, rows=rows),))], title="T"

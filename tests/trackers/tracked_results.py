@@ -54,12 +54,12 @@ SERIES = {
         for point, step in enumerate(STEPS)
         if math.isfinite(curves()[number, point, column])
     ]
-    for number, name in enumerate(("topk", "matryoshka groups _0.5_ 1.0_"))
+    for number, name in enumerate(("topk", "matryoshka_groups__0.5__1.0_"))
     for column, fact in enumerate(("loss", "l0"))
 }
 FINALS = {
     f"fvu/resid.1/{name}{suffix}": value
-    for name, own in (("topk", 0.25), ("matryoshka groups _0.5_ 1.0_", 0.5))
+    for name, own in (("topk", 0.25), ("matryoshka_groups__0.5__1.0_", 0.5))
     for suffix, value in (("", own), ("/low", 0.25), ("/high", 0.75), ("/untrained", 0.875))
 }
 """All of them are exact in float32, which is what TensorBoard keeps."""
