@@ -11,6 +11,7 @@ from lrh_ray.analyses.joint import JointMoments
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
+from lrh_ray.analyses.state import SideBySide
 from lrh_ray.layouts import Rows
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import Store, open_store
@@ -77,16 +78,6 @@ class ThresholdPass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluations:
-    """Sums of several autoencoders of one site."""
-
-    of: tuple[Reconstruction, ...]
-
-    def merge(self, other: "Evaluations") -> "Evaluations":
-        return Evaluations(of=tuple(one.merge(two) for one, two in zip(self.of, other.of, strict=True)))
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluationPass:
     """block -> what each autoencoder of one site leaves unexplained of held-out rows."""
 
@@ -97,10 +88,10 @@ class EvaluationPass:
     num_groups: int
     sinks: str | None = None
 
-    def __call__(self, block: int) -> Evaluations:
+    def __call__(self, block: int) -> SideBySide[Reconstruction]:
         rows, group = self.rows.block(self.site, block, sinks=self.sinks)
         own, groups = rows[group != TRAINING], group[group != TRAINING]
-        return Evaluations(
+        return SideBySide(
             of=tuple(
                 Reconstruction.of(own, reader, self.centre, groups, num_groups=self.num_groups)
                 for reader in self.readers

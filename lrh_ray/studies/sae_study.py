@@ -55,7 +55,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     question = _question(store, config)
     if standing := standing_result(question, config.results_path):
         return standing
-    rows = _rows(config.sae, store)
+    rows = dealt_rows(config.sae, store)
     sites = _sites(config.sae, store)
     with connected(address):
         found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
@@ -147,7 +147,7 @@ def _sites(config: SaeConfig, store: Store) -> tuple[str, ...]:
     return config.sites or tuple(store.sites)
 
 
-def _rows(config: SaeConfig, store: Store) -> SaeRows:
+def dealt_rows(config: SaeConfig, store: Store) -> SaeRows:
     """Whole documents are held out, dealt to groups in a random order."""
     ids, document = np.unique(np.array(store.document_ids), return_inverse=True)
     num = round(config.held_out * len(ids))
