@@ -91,12 +91,12 @@ class AbsorptionTask:
     def __call__(self, asked: tuple[Saved, float]) -> AbsorptionFinding:
         saved, mean = asked
         rows = rows_at(open_store(self.location), saved.site, self.spelling.words.index).astype(np.float32)
-        untrained = saved.random(mean, self.seed)
-        codes, random = sparse_codes(saved.reader(), rows), sparse_codes(untrained, rows)
+        untrained = saved.untrained(mean, self.seed)
+        codes, random = sparse_codes(saved.reader(), rows), sparse_codes(untrained.reader, rows)
         labels = self.spelling.labels()
         shuffled = self.spelling.labels(np.random.default_rng([self.seed, 12]))
         probes, blind = self._probes(rows, labels), self._probes(rows, shuffled)
-        decoder, directions = saved.decoder, untrained.parameters["decoder"].numpy()
+        decoder, directions = saved.decoder, untrained.decoder
         return AbsorptionFinding(
             saved=saved,
             own=self._counts(rows - saved.offset, codes, labels, probes, decoder, saved.offset),

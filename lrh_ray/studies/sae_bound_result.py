@@ -145,6 +145,7 @@ def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
     for answer in answers:
         test, controls = answer.test, answer.controls.values()
         numbers = (
+            answer.codes_a_row,
             answer.published.mean,
             test.chance.mean,
             *(found.published for found in controls),
@@ -168,6 +169,7 @@ def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
             "site",
             "autoencoder",
             "codes",
+            "codes a row",
             "published",
             "published, chance",
             *(f"published, {name}" for name in controls),

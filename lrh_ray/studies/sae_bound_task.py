@@ -25,7 +25,7 @@ from lrh_ray.studies.sae_saved import Saved
 
 
 @dataclass(frozen=True, kw_only=True)
-class Untrained:
+class Beside:
     """What stands beside an autoencoder: mean correlations of the concepts in both modes, and coverages."""
 
     published: float
@@ -40,9 +40,10 @@ class BoundAnswer:
     site: str
     name: str
     codes: CodesAs
+    codes_a_row: float
     published: Bound
     test: BoundTest
-    controls: Mapping[str, Untrained]
+    controls: Mapping[str, Beside]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +85,17 @@ class BoundTask:
     def __call__(self, saved: Saved) -> list[BoundAnswer]:
         rows = rows_of(open_store(self.location), saved.site, self.concepts)
         codes = [sparse_codes(saved.reader(), own) for own in rows]
-        fired = sum((own > 0).sum() for own in codes) / sum(map(len, rows))
+        fired = float(sum((own > 0).sum() for own in codes) / sum(map(len, rows)))
         latents = [own.toarray() for own in codes]
-        others = list(self._untrained(saved, float(fired)).items())
-        return [self._answer(saved, how, rows, latents, others) for how in self.config.codes]
+        others = list(self._untrained(saved, fired).items())
+        return [self._answer(saved, how, fired, rows, latents, others) for how in self.config.codes]
 
     def _untrained(self, saved: Saved, codes: float) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
-        random = saved.random(codes, self.config.seed)
+        reader = saved.untrained(codes, self.config.seed).reader
+        directions = saved.directions(codes, self.config.seed).parameters
         return {
-            "random_autoencoder": lambda rows: sparse_codes(random, rows).toarray(),
-            "random_directions": lambda rows: pre_activations(random.parameters, torch.from_numpy(rows)).numpy(),
+            "random_autoencoder": lambda rows: sparse_codes(reader, rows).toarray(),
+            "random_directions": lambda rows: pre_activations(directions, torch.from_numpy(rows)).numpy(),
             "dimensions": lambda rows: np.concatenate([rows, -rows], axis=1),
         }
 
@@ -101,6 +103,7 @@ class BoundTask:
         self,
         saved: Saved,
         how: CodesAs,
+        codes_a_row: float,
         rows: Sequence[np.ndarray],
         latents: Sequence[np.ndarray],
         others: Sequence[tuple[str, Callable[[np.ndarray], np.ndarray]]],
@@ -112,6 +115,7 @@ class BoundTask:
             site=saved.site,
             name=saved.name,
             codes=how,
+            codes_a_row=codes_a_row,
             published=upper_bound([one.published for one in probes], latents, exponential=exponential),
             test=bound_test(
                 held_out,
@@ -127,7 +131,7 @@ class BoundTask:
             },
         )
 
-    def _beside(self, site: str, latents: Sequence[np.ndarray], exponential: bool) -> Untrained:
+    def _beside(self, site: str, latents: Sequence[np.ndarray], exponential: bool) -> Beside:
         probes, config = self.probes[site], self.config
         held_out = held_out_bound(
             [one.held_out for one in probes],
@@ -137,7 +141,7 @@ class BoundTask:
             seed=config.seed,
             exponential=exponential,
         )
-        return Untrained(
+        return Beside(
             published=upper_bound([one.published for one in probes], latents, exponential=exponential).mean,
             held_out=np.mean([one.correlations for one in held_out], axis=0),
             coverage=float(np.mean([one.coverage for one in held_out])),

@@ -85,10 +85,9 @@ class ConceptTask:
     def __call__(self, asked: tuple[Saved, float]) -> ConceptFinding:
         (saved, codes), material = asked, self.material
         train, held_out = material.read(saved.site, material.train), material.read(saved.site, material.held_out)
-        untrained = saved.random(codes, self.config.seed)
-        directions = untrained.parameters["decoder"].numpy()
+        untrained = saved.untrained(codes, self.config.seed)
         own = ConceptCodes.of(saved.reader(), train, held_out, decoder=saved.decoder, offset=saved.offset)
-        random = ConceptCodes.of(untrained, train, held_out, decoder=directions, offset=saved.offset)
+        random = ConceptCodes.of(untrained.reader, train, held_out, decoder=untrained.decoder, offset=saved.offset)
         sparse, perturbations = list[SparseFinding](), dict[str, Perturbation]()
         if "sparse_probing" in self.config.tests:
             sparse = [self._sparse(saved.site, number, rows, own, random) for number, rows in enumerate(held_out)]

@@ -138,11 +138,10 @@ def _dealing(asked: Evaluation) -> SaeConfig:
 def _senders(asked: Evaluation, site: str, scale: float) -> Iterator[Sender]:
     for saved in asked.saved.autoencoders:
         if saved.site == site:
-            untrained = saved.random(mean_codes(asked.saved, saved), asked.config.seed)
-            directions = untrained.parameters["decoder"].numpy()
+            untrained = saved.untrained(mean_codes(asked.saved, saved), asked.config.seed)
             pairs: tuple[tuple[bool, Reader, np.ndarray], ...] = (
                 (False, saved.reader(), saved.decoder),
-                (True, untrained, directions),
+                (True, untrained.reader, untrained.decoder),
             )
             for random, reader, decoder in pairs:
                 for step in STEPS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lrh_ray.analyses.sae.description_length import DescriptionLength, gaussian_bits
+from lrh_ray.analyses.sae.description_length import DescriptionLength, gaussian_bits, over_gaussian
 from lrh_ray.records import Measure, Scalar, Table
 from lrh_ray.studies.result_parts import with_interval
 from lrh_ray.studies.sae_evaluation_parts import Evaluation, Findings
@@ -55,7 +55,7 @@ def _measures(asked: Evaluation, found: SiteLengths) -> Iterator[Measure]:
             keys=keys,
             low=excess.low,
             high=excess.high,
-            controls={"gaussian": 1.0, "random_autoencoder": other.against(found.eigenvalues).value},
+            controls={"gaussian": 1.0, "random_autoencoder": _ratio(found, other)},
         )
 
 
@@ -70,8 +70,18 @@ def _summary(measures: Sequence[Measure], sites: Sequence[str]) -> Iterator[str]
             f"At {site}, {best.keys['autoencoder']} takes the fewest bits for what it explains: {with_interval(bits)} "
             f"a row at a step of {best.keys['step']:g}, leaving {bits.controls['fvu']:.3f} of the variance. That is "
             f"{with_interval(best)} times what Gaussian rows of the same covariance take at best ({verdict} these); "
-            f"random directions take {best.controls['random_autoencoder']:.2f} times as much for what they explain."
+            f"{_of_random(best)}."
         )
+
+
+def _of_random(best: Measure) -> str:
+    """What random directions do with as many codes: often they explain less than the mean row does."""
+    times = best.controls["random_autoencoder"]
+    return (
+        f"random directions take {times:.2f} times these"
+        if times < float("inf")
+        else "random directions explain nothing"
+    )
 
 
 def _table(found: Mapping[str, SiteLengths]) -> Table:
@@ -99,5 +109,9 @@ def _table(found: Mapping[str, SiteLengths]) -> Table:
 def _numbers(found: SiteLengths, length: DescriptionLength) -> tuple[float, ...]:
     fvu, bits = length.fvu().value, length.bits().value
     gaussian = gaussian_bits(found.eigenvalues, fvu)
-    ratio = length.against(found.eigenvalues).value
-    return (round(length.left.l0().value, 2), round(fvu, 4), round(bits, 1), round(gaussian, 1), round(ratio, 3))
+    ratio = round(_ratio(found, length), 3)
+    return (round(length.left.l0().value, 2), round(fvu, 4), round(bits, 1), round(gaussian, 1), ratio)
+
+
+def _ratio(found: SiteLengths, length: DescriptionLength) -> float:
+    return over_gaussian(length.bits().value, length.fvu().value, found.eigenvalues)

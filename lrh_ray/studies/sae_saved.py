@@ -11,7 +11,7 @@ What can go wrong: no such result, several of them, one of another model, sites 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +56,28 @@ class Saved:
     def reader(self) -> Reader:
         return self.weights.reader()
 
-    def random(self, codes: float, seed: int) -> TopKReader:
+    def directions(self, codes: float, seed: int) -> TopKReader:
         """As many random directions, with `codes` of them a row."""
         return random_reader(self.weights.tensors["encoder"], self.offset, codes=codes, seed=seed + RANDOM_SEED)
+
+    def untrained(self, codes: float, seed: int) -> "Untrained":
+        """The same with random directions; a dense one keeps its kind, lengths and biases."""
+        random = self.directions(codes, seed)
+        own = {name: tensor.numpy() for name, tensor in random.parameters.items()}
+        if not self.dense:
+            return Untrained(reader=random, decoder=own["decoder"])
+        decoder = own["decoder"] / np.linalg.norm(own["decoder"], axis=1, keepdims=True)
+        decoder *= np.linalg.norm(self.decoder, axis=1, keepdims=True)
+        tensors = {**self.weights.tensors, "encoder": own["encoder"], "decoder": decoder}
+        return Untrained(reader=replace(self.weights, tensors=tensors).reader(), decoder=decoder)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Untrained:
+    """An autoencoder of random directions: its reader, and its decoder [M, D]."""
+
+    reader: Reader
+    decoder: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -50,8 +50,9 @@ def test_latents_are_chosen_on_one_half_and_scored_on_the_other():
 
 def test_in_a_trial_the_truth_bounds_the_probe_and_shuffled_labels_teach_nothing():
     trial = bound_trial(noise=0.01, seed=0, recipe=Recipe(steps=60, test_rows=6000))
-    assert min(trial.perfect) > 0.9
-    assert np.mean(trial.perfect) > np.mean(trial.probe) > np.abs(trial.controls["shuffled labels"]).mean() + 0.2
+    assert min(trial.perfect) > 0.85
+    assert np.mean(trial.probe) > np.abs(trial.controls["shuffled labels"]).mean() + 0.3
+    assert max(trial.probe) < 1  # features of a model are no log-odds of concepts, and neither is a probe of them
     assert trial.accuracy <= trial.bayes + 0.02
     assert trial.latents[AUTOENCODER].probe > 0.3
     for found in trial.latents.values():

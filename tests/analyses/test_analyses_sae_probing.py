@@ -131,7 +131,7 @@ def test_random_directions_have_the_lengths_the_offset_and_the_codes_they_are_to
     codes = sparse_codes(reader, rows)
     assert codes.shape == (2500, M)
     assert set(np.diff(codes.indptr)) == {4}
-    np.testing.assert_array_equal(codes.toarray(), reader.codes(torch.from_numpy(rows)).numpy())  # tiles change nothing
+    np.testing.assert_allclose(codes.toarray(), reader.codes(torch.from_numpy(rows)).numpy(), atol=1e-4)
 
 
 def test_taking_latents_out_is_decoding_without_them(reader):
@@ -175,7 +175,7 @@ def test_latents_of_two_concepts_are_selective_and_random_ones_are_not():
     rows = codes @ decoder
     probes, intercepts = np.empty((64, 2)), np.empty(2)
     for place, own in enumerate(labels):
-        model = LogisticRegression(C=10.0, max_iter=2000).fit(rows, own)
+        model = LogisticRegression(C=10.0, solver="newton-cholesky").fit(rows, own)
         probes[:, place], intercepts[place] = model.coef_[0], model.intercept_[0]
     ones = np.ones((1, N // 10))
 

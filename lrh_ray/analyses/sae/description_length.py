@@ -200,7 +200,7 @@ class DescriptionLength:
 
     def against(self, eigenvalues: np.ndarray) -> Estimate:
         """Length of a row, as a multiple of what Gaussian rows with these eigenvalues take at the same FVU."""
-        return self._estimate(lambda bits, fvu: bits / gaussian_bits(eigenvalues, fvu))
+        return self._estimate(lambda bits, fvu: over_gaussian(bits, fvu, eigenvalues))
 
     def _estimate(self, statistic: Callable[[float, float], float]) -> Estimate:
         """A number made of bits a row and FVU, of all rows, jackknifed over the groups that have any."""
@@ -214,6 +214,12 @@ class DescriptionLength:
             stated(bits - float(self.sums[g]), sums - left.sums[g], offset - left.offset[g]) for g in left.used.tolist()
         ]
         return jackknife_interval(stated(bits, sums, offset), without)
+
+
+def over_gaussian(bits: float, fvu: float, eigenvalues: np.ndarray) -> float:
+    """Bits of a row over what Gaussian rows take at the same FVU; infinite where nothing is explained."""
+    least = gaussian_bits(eigenvalues, fvu)
+    return bits / least if least > 0 else float("inf")
 
 
 def gaussian_bits(eigenvalues: np.ndarray, fvu: float) -> float:
