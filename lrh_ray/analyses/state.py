@@ -17,8 +17,8 @@ What can go wrong: groups of unequal or unaligned length give another tree, henc
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,16 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SideBySide(Generic[S]):
+    """Several states of one pass, each merged with its like."""
+
+    of: tuple[S, ...]
+
+    def merge(self, other: "SideBySide[S]") -> "SideBySide[S]":
+        return SideBySide(of=tuple(one.merge(two) for one, two in zip(self.of, other.of, strict=True)))
 
 
 def merge_tree(states: Iterable[S]) -> S:

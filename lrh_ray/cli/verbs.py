@@ -4,7 +4,7 @@ import json
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,12 @@ from lrh_ray.cli.data_verbs import Json, StorePlace, import_store, label_app, pu
 from lrh_ray.cli.export_verb import export_sae
 from lrh_ray.cli.feature_verbs import apply, features
 from lrh_ray.cli.generate_verb import generate
-from lrh_ray.cli.options import Address, ConfigPath, Set
+from lrh_ray.cli.options import Address, ConfigPath, Set, run_config
+from lrh_ray.cli.sae_verbs import sae_bound, sae_evaluate
 from lrh_ray.cli.show import answer, show_facts
 from lrh_ray.cli.store_verbs import gc, status, verify
 from lrh_ray.cli.track_verb import track
 from lrh_ray.cli.world_verb import world
-
-if TYPE_CHECKING:
-    from lrh_ray.studies.run import RunConfig
 
 app = typer.Typer(
     name="lrh",
@@ -42,6 +40,8 @@ app.command("export-sae")(export_sae)
 app.command()(apply)
 app.command()(features)
 app.command()(track)
+app.command("sae-bound")(sae_bound)
+app.command("sae-evaluate")(sae_evaluate)
 app.command()(push)
 app.command()(status)
 app.command()(verify)
@@ -54,13 +54,6 @@ class Size(StrEnum):
     TINY = "tiny"
     SMALL = "small"
     FULL = "full"
-
-
-def _config(path: Path, overrides: list[str]) -> "RunConfig":
-    from lrh_ray.config import load_config
-    from lrh_ray.studies.run import RunConfig
-
-    return load_config(path, RunConfig, overrides)
 
 
 @app.command()
@@ -124,7 +117,7 @@ def plan(
     from lrh_ray.studies.planning_records import Target
 
     target = Target(gpu=gpu, gpus=gpus, sink_gbs=sink_gbs, utilisation=mfu)
-    run = _config(config, overrides)
+    run = run_config(config, overrides)
     numbers = None if tokens is None else (int(tokens), document_tokens)
     with watch_progress() as progress:
         facts, estimate = plan(run, folder=config.parent, numbers=numbers, target=target, progress=progress)
@@ -147,7 +140,7 @@ def extract(
     from lrh_ray.studies.extraction import extract
     from lrh_ray.studies.twins import extract_twin
 
-    run, write = _config(config, overrides), extract_twin if twin else extract
+    run, write = run_config(config, overrides), extract_twin if twin else extract
     with watch_progress() as progress:
         facts = write(run, folder=config.parent, address=address, allow_missing=allow_missing, progress=progress)
     show_facts(facts, as_json)
@@ -168,7 +161,7 @@ def fit(config: ConfigPath, overrides: Set = [], address: Address = "embedded", 
     """Probe all concepts at all sites of the run's store."""
     from lrh_ray.studies.probing import probe
 
-    answer(probe, _config(config, overrides), address, as_json=as_json)
+    answer(probe, run_config(config, overrides), address, as_json=as_json)
 
 
 @app.command()
@@ -176,7 +169,7 @@ def pairs(config: ConfigPath, overrides: Set = [], address: Address = "embedded"
     """Test whether probe weights point where word pairs differ: as published, and on words held out."""
     from lrh_ray.studies.pair_study import pair_test
 
-    answer(pair_test, _config(config, overrides), address, as_json=as_json)
+    answer(pair_test, run_config(config, overrides), address, as_json=as_json)
 
 
 @app.command()
@@ -185,7 +178,7 @@ def geometry(config: ConfigPath, overrides: Set = [], address: Address = "embedd
     from lrh_ray.studies.geometry_study import family_geometry
     from lrh_ray.studies.geometry_study import geometry as measure
 
-    run = _config(config, overrides)
+    run = run_config(config, overrides)
     study = partial(family_geometry, folder=config.parent) if run.geometry.family else measure
     answer(study, run, address, as_json=as_json)
 
@@ -195,7 +188,7 @@ def intrinsic(config: ConfigPath, overrides: Set = [], address: Address = "embed
     """Find the few dimensions of each site that carry a concept, and how many bits of it they hold."""
     from lrh_ray.studies.intrinsic_study import intrinsic
 
-    answer(intrinsic, _config(config, overrides), address, as_json=as_json)
+    answer(intrinsic, run_config(config, overrides), address, as_json=as_json)
 
 
 @app.command()
@@ -203,7 +196,7 @@ def sae(config: ConfigPath, overrides: Set = [], address: Address = "embedded", 
     """Train sparse autoencoders of each site, and measure them on documents held out."""
     from lrh_ray.studies.sae_study import autoencoders
 
-    answer(autoencoders, _config(config, overrides), address, as_json=as_json)
+    answer(autoencoders, run_config(config, overrides), address, as_json=as_json)
 
 
 @app.command()

@@ -17,6 +17,7 @@ def world(
     """Train models in worlds of known concepts and hold them against the truth. Repeat the command to resume."""
     from lrh_ray.config import load_config
     from lrh_ray.studies.agreement_world import agreement_world
+    from lrh_ray.studies.bound_world import bound_world
     from lrh_ray.studies.language_world import language_world
     from lrh_ray.studies.masked_world import masked_world
     from lrh_ray.studies.phase_world import phase_world
@@ -34,5 +35,6 @@ def world(
         "spheres": spheres_world,
         "agreement": agreement_world,
         "steering": steering_world,
+        "bound": bound_world,
     }
     answer(studies[asked.world.kind], asked, address, as_json=as_json)

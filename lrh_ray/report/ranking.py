@@ -31,7 +31,20 @@ COUNTED = (COUNT, *SETTINGS)
 CONTROL = "control"
 """The key of a measure that is itself a control: a line among the others, and never the best of them."""
 
-_LOWER_IS_BETTER = ("loss", "error", "perplexity", "residual", "distance", "divergence", "leakage", "fvu", "dead")
+_LOWER_IS_BETTER = (
+    "loss",
+    "error",
+    "perplexity",
+    "residual",
+    "distance",
+    "divergence",
+    "leakage",
+    "fvu",
+    "dead",
+    "absorption",
+    "description_length",
+    "length_over",
+)
 
 
 def metric_names(measures: Iterable[Measure]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from lrh_ray.analyses.pair_test import PairTable
 from lrh_ray.errors import NotEnoughData
 from lrh_ray.store.reader import Store
+from lrh_ray.studies.stored_rows import last_index, rows_at
 from lrh_ray.text.paired_contexts import context_member
 from lrh_ray.text.word_pairs import SIDES, pair_member
 
@@ -100,14 +101,4 @@ def word_rows(store: Store, site: str, pairs: WordPairs) -> np.ndarray:
 
 def last_rows(store: Store, site: str, sequences: np.ndarray) -> np.ndarray:
     """[N, D] float64: the last row of each of these sequences."""
-    last = np.full(len(store.document_ids), -1, np.int64)
-    for block in range(store.plan.num_blocks):
-        keys = store.keys(block)
-        np.maximum.at(last, keys.doc, keys.index)  # rows of a sequence stand in the order of its tokens
-    wanted = last[sequences]
-    rows = np.empty((len(wanted), store.plan.site(site).width))
-    for block in range(store.plan.num_blocks):
-        index = store.keys(block).index
-        here = np.flatnonzero(np.isin(wanted, index))
-        rows[here] = store.block_rows(site, block)[np.searchsorted(index, wanted[here])]
-    return rows
+    return rows_at(store, site, last_index(store, sequences))

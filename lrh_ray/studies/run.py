@@ -16,7 +16,9 @@ from lrh_ray.studies.geometry_config import GeometryConfig
 from lrh_ray.studies.intrinsic_config import IntrinsicConfig
 from lrh_ray.studies.pair_config import PairTestConfig
 from lrh_ray.studies.probe_config import ProbeConfig
+from lrh_ray.studies.sae_bound_config import SaeBoundConfig
 from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_evaluation_config import SaeEvaluationConfig
 from lrh_ray.studies.twin_config import TwinConfig
 from lrh_ray.text.config import TextConfig
 
@@ -59,6 +61,12 @@ class RunConfig:
 
     sae: SaeConfig = field(default_factory=SaeConfig)
     """Sparse autoencoders."""
+
+    sae_bound: SaeBoundConfig = field(default_factory=SaeBoundConfig)
+    """Latents of trained autoencoders against supervised probes."""
+
+    sae_evaluation: SaeEvaluationConfig = field(default_factory=SaeEvaluationConfig)
+    """What trained autoencoders are good for: concepts in few latents, and bits."""
 
     twin: TwinConfig = field(default_factory=TwinConfig)
     """The control store."""

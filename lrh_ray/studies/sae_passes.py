@@ -10,6 +10,7 @@ from lrh_ray.analyses.joint import JointMoments
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
+from lrh_ray.analyses.state import SideBySide
 from lrh_ray.layouts import RowMask, Rows
 from lrh_ray.store.objects import Location
 from lrh_ray.store.parts import RowKeys
@@ -122,16 +123,6 @@ class ThresholdPass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluations:
-    """Sums of several autoencoders of one site."""
-
-    of: tuple[Reconstruction, ...]
-
-    def merge(self, other: "Evaluations") -> "Evaluations":
-        return Evaluations(of=tuple(one.merge(two) for one, two in zip(self.of, other.of, strict=True)))
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluationPass:
     """block -> what each autoencoder of one map leaves unexplained of held-out rows."""
 
@@ -142,13 +133,13 @@ class EvaluationPass:
     num_groups: int
     sinks: str | None = None
 
-    def __call__(self, block: int) -> Evaluations:
+    def __call__(self, block: int) -> SideBySide[Reconstruction]:
         rows, group = self.rows.end(self.ends.reads, block, sinks=self.sinks)
         held_out, target = group != TRAINING, None
         if self.ends.transcodes:
             target = self.rows.end(self.ends.writes, block, sinks=self.sinks)[0][held_out]
         own, groups, unit = rows[held_out], group[held_out], self.unit
-        return Evaluations(
+        return SideBySide(
             of=tuple(
                 Reconstruction.of(
                     own,

@@ -65,7 +65,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     question = _question(store, config)
     if standing := standing_result(question, config.results_path):
         return standing
-    rows = _rows(config.sae, store)
+    rows = dealt_rows(config.sae, store)
     maps = _maps(config.sae, store)
     sites = tuple(dict.fromkeys(site for one in maps for site in one.sites))
     with connected(address):
@@ -189,7 +189,7 @@ def _maps(config: SaeConfig, store: Store) -> tuple[SiteMap, ...]:
     return maps
 
 
-def _rows(config: SaeConfig, store: Store) -> SaeRows:
+def dealt_rows(config: SaeConfig, store: Store) -> SaeRows:
     """Whole documents are held out, dealt to groups in a random order."""
     ids, document = np.unique(np.array(store.document_ids), return_inverse=True)
     num = round(config.held_out * len(ids))

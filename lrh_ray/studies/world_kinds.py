@@ -10,8 +10,9 @@ from lrh_ray.config import settings
 class NoisyWorldConfig:
     """Three binary concepts in a chain, a context, a next token, and small models that learn to predict it (A1)."""
 
-    kind: Literal["theorem", "agreement", "steering"]
-    """What is asked of these worlds: whether features are log-posteriors, two runs agree, or directions steer."""
+    kind: Literal["theorem", "agreement", "steering", "bound"]
+    """What is asked of these worlds: whether features are log-posteriors, two runs agree, directions steer, or probes
+    know the log-odds that latents are held against."""
 
     noises: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01)
     """How often the next token tells nothing of the concepts: the theorem is the limit 0."""

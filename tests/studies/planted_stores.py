@@ -15,13 +15,13 @@ from lrh_ray.testing.stores import make_model, make_tokens
 WIDTH, LENGTH, NUM_DOCUMENTS = 24, 20, 150
 
 
-def corpus_of(tokens, kinds=("a", "b", "c")):
-    """Documents of several kinds, some of whose tokens are marked."""
+def corpus_of(tokens, kinds=("a", "b", "c"), texts=None):
+    """Documents of several kinds, some of whose tokens are marked; all of one text, or each of its own."""
     rng = np.random.default_rng(0)
     documents = tuple(
         Document(
             id=name,
-            text="ab" * LENGTH,
+            text="ab" * LENGTH if texts is None else texts[i],
             labels={"kind": kinds[i % len(kinds)]},
             spans=tuple(
                 Span(concept="mark", value="yes", start=2 * t, end=2 * t + 1)
@@ -46,10 +46,19 @@ def with_marked_tokens(tokens, corpus, token):
 
 
 def write_store(
-    root, sites, rows_of, *, num_documents=NUM_DOCUMENTS, width=WIDTH, sealed=True, marked_token=None, **corpus
+    root,
+    sites,
+    rows_of,
+    *,
+    num_documents=NUM_DOCUMENTS,
+    width=WIDTH,
+    sealed=True,
+    marked_token=None,
+    tokens=None,
+    **corpus,
 ):
     """A store whose rows at each site are `rows_of(site, kinds [N], marks [N], rng)`."""
-    tokens = make_tokens([LENGTH] * num_documents)
+    tokens = make_tokens([LENGTH] * num_documents) if tokens is None else tokens
     corpus = corpus_of(tokens, **corpus)
     if marked_token is not None:
         tokens = with_marked_tokens(tokens, corpus, marked_token)
@@ -72,3 +81,19 @@ def write_store(
     if sealed:
         seal(root, plan, parity={})
     return root
+
+
+def write_words(root, sites, words, ids, rows, **options):
+    """A store of one token for each document: `rows` [N, D] belong to `words` [N], whose documents are called `ids`."""
+    tokens = replace(
+        make_tokens([1] * len(words)),
+        document_ids=tuple(ids),
+        char_start=np.zeros(len(words), np.int32),
+        char_end=np.array([len(word) for word in words], np.int32),
+    )
+
+    def rows_of(layer, numbers, marks, rng):
+        del layer, marks, rng
+        return rows[numbers]
+
+    return write_store(root, sites, rows_of, tokens=tokens, kinds=tuple(ids), texts=words, **options)

@@ -11,6 +11,7 @@ from lrh_ray.errors import ConfigError
 from lrh_ray.records import Measure
 from lrh_ray.report.page import render_report
 from lrh_ray.studies.agreement_world import agreement_world
+from lrh_ray.studies.bound_world import bound_world
 from lrh_ray.studies.masked_world import masked_world
 from lrh_ray.studies.spheres_world import spheres_world
 from lrh_ray.studies.steering_world import steering_world
@@ -23,12 +24,14 @@ WORLDS = {
     "spheres": "{kind: spheres, concentrations: [5, 20], dim: 3, classes: 20, label_vectors: unit, seeds: 2, steps: 9}",
     "agreement": "{kind: agreement, noises: [0.3, 0.03], seeds: 2, steps: 20, contexts: 200}",
     "steering": "{kind: steering, noises: [0.3, 0.03], seeds: 2, steps: 20, contexts: 400}",
+    "bound": "{kind: bound, noises: [0.3, 0.03], seeds: 2, steps: 20, contexts: 1200}",
 }
 STUDIES = {
     "masked": masked_world,
     "spheres": spheres_world,
     "agreement": agreement_world,
     "steering": steering_world,
+    "bound": bound_world,
 }
 PRIMARY = {
     # the number a kind is about: who is read, what it must be held against, and at how many places
@@ -36,8 +39,9 @@ PRIMARY = {
     "spheres": ("points_from_the_features", {"permuted classes", "untrained weights", "input"}, 2 * 2),
     "agreement": ("agreement", {"untrained weights", "another world", "shuffled rows"}, 2 * 4),
     "steering": ("slope", {"perfect model", "chance, 95 % point", "null_low", "null_high"}, 2 * 4),
+    "bound": ("probe_and_truth", {"ceiling", "untrained weights", "input bits", "shuffled labels"}, 2 * 4),
 }
-LEADS = {"spheres": 2 * 2, "agreement": 2 * 4, "steering": 2 * 4}
+LEADS = {"spheres": 2 * 2, "agreement": 2 * 4, "steering": 2 * 4, "bound": 2 * 4}
 
 
 def config_of(kind, folder):

@@ -119,6 +119,11 @@ class Reconstruction:
         return int(self.sums[:, ROWS].sum())
 
     @property
+    def used(self) -> np.ndarray:
+        """Groups that have rows."""
+        return np.flatnonzero(self.sums[:, ROWS])
+
+    @property
     def density(self) -> np.ndarray:
         """Share of rows in which each latent fires [M]."""
         return np.asarray(self.fired / max(1, self.rows))
@@ -130,7 +135,7 @@ class Reconstruction:
 
     def fvu(self) -> Estimate:
         """Fraction of variance unexplained."""
-        return self._estimate(_fvu)
+        return self._estimate(fvu_of)
 
     def l0(self) -> Estimate:
         """Codes of a row."""
@@ -146,7 +151,7 @@ class Reconstruction:
         Raises:
             NotEnoughData: Fewer than two groups have rows.
         """
-        used = np.flatnonzero(self.sums[:, ROWS])
+        used = self.used
         if len(used) < 2:
             raise NotEnoughData(f"{len(used)} groups of documents have rows; an interval needs at least 2.")
         whole, offset = self.sums.sum(axis=0), self.offset.sum(axis=0)
@@ -154,6 +159,7 @@ class Reconstruction:
         return jackknife_interval(statistic(whole, offset), without)
 
 
-def _fvu(sums: np.ndarray, offset: np.ndarray) -> float:
+def fvu_of(sums: np.ndarray, offset: np.ndarray) -> float:
+    """FVU from the sums [5] and the offset [D] of some groups; NaN where nothing varies."""
     variance = sums[SQUARE] - offset @ offset / sums[ROWS]
     return float(sums[ERROR] / variance) if variance > 0 else float("nan")

@@ -3,6 +3,7 @@
 from lrh_ray.studies.worlds.summary import at_noise, over_seeds, summarise, tabulate
 from lrh_ray.studies.worlds.trials import (
     agreement_test,
+    bound_test,
     direct_test,
     masked_test,
     phase_places,
@@ -15,6 +16,7 @@ from lrh_ray.studies.worlds.trials import (
 __all__ = [
     "agreement_test",
     "at_noise",
+    "bound_test",
     "direct_test",
     "masked_test",
     "over_seeds",

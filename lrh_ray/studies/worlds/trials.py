@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from lrh_ray.analyses.worlds.agreement import AgreementTrial, agreement_trial
+from lrh_ray.analyses.worlds.bound import BoundTrial, bound_trial
 from lrh_ray.analyses.worlds.concepts import ConceptPrior, chain, random_graph
 from lrh_ray.analyses.worlds.direct import DirectTrial, direct_trial
 from lrh_ray.analyses.worlds.learning import Recipe
@@ -71,6 +72,13 @@ def steering_test(
 ) -> list[SteeringTrial]:
     """Corollary 4.2 (`analyses.worlds.steering`) for every noise level and seed."""
     return _at_every(noises, seeds, NoiseTask(trial=steering_trial, recipe=recipe or Recipe()), address)
+
+
+def bound_test(
+    noises: Sequence[float], *, seeds: int, recipe: Recipe | None = None, address: str = EMBEDDED
+) -> list[BoundTrial]:
+    """Probe log-odds against the exact ones (`analyses.worlds.bound`), for every noise level and seed."""
+    return _at_every(noises, seeds, NoiseTask(trial=bound_trial, recipe=recipe or Recipe()), address)
 
 
 @dataclass(frozen=True, kw_only=True)
