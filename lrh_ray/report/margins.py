@@ -21,6 +21,12 @@ MAX_LABEL = 18
 LETTER_WIDTH = 5.7
 """Mean width of a letter of a name."""
 
+AROUND = (
+    *((6, 3.4, "start"), (-6, 3.4, "end"), (0, 13, "middle"), (0, -7, "middle")),
+    *((dx, dy, side) for dy in (12, -6, 22, -16) for dx, side in ((6, "start"), (-6, "end"))),
+)
+"""Where the name of a mark may stand, and its side there."""
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
@@ -60,13 +66,14 @@ def spread(heights: Sequence[float], gap: float = LABEL_GAP, foot: float = HEIGH
 def beside(marks: Sequence[tuple[float, float, str]], right: float) -> list[tuple[float, float, str]]:
     """Where the names of marks (x, y, name) stand, and the side they are anchored at: the first free place around it.
 
-    A name goes to the right of its mark, else to its left, below or above it; where all are taken, to the right.
+    A name goes to the right of its mark, else to its left, below or above it, else to a corner; where all are taken, to
+    the right.
     """
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y, _ in marks]
     placed = []
     for x, y, name in marks:
         width = LETTER_WIDTH * min(len(name), MAX_LABEL)
-        around = [(x + 6, y + 3.4, "start"), (x - 6, y + 3.4, "end"), (x, y + 13, "middle"), (x, y - 7, "middle")]
+        around = [(x + dx, y + dy, side) for dx, dy, side in AROUND]
         boxes = [_box(*place, width) for place in around]
         inside = [box[0] >= LEFT and box[2] <= right for box in boxes]
         free = [

@@ -72,7 +72,7 @@ def trade_off_figure(result: Result, *, limit: int) -> Figure | None:
     colours = colours_of([subject(measure) for measure in result.measures if measure.name == LEFT_OVER])
     sites = list(dict.fromkeys(pair.site for pair in pairs))
     x = axis_over([v for pair in pairs for v in _ends(pair.spent) if v > 0], "codes a row", logarithmic=True)
-    highest = min(HIGHEST, max(max(_ends(pair.left)) for pair in pairs))
+    highest = min(HIGHEST, max(value for pair in pairs for value in (*_ends(pair.left), *_references(pair).values())))
     y = axis_over([0.0, highest], label(LEFT_OVER), logarithmic=False)
     plots = [
         _plot([p for p in pairs if p.site == site], site, result.arrays, (x, y), colours) for site in sites[:limit]
@@ -128,14 +128,18 @@ def _plot(
     )
 
 
+def _references(pair: Pair) -> dict[str, float]:
+    return {name: value for name in REFERENCES if drawable(value := pair.left.controls.get(name))}
+
+
 def _known(pairs: Sequence[Pair], control: str) -> bool:
-    return any(control in pair.left.controls for pair in pairs)
+    return any(control in _references(pair) for pair in pairs)
 
 
 def _components(own: Sequence[Pair], control: str, left: np.ndarray | None, x: Axis) -> Iterator[tuple[float, float]]:
     """What as many components leave along the axis: of the array at whole numbers, else the controls."""
     if left is None:
-        yield from sorted((p.spent.value, p.left.controls[control]) for p in own if control in p.left.controls)
+        yield from sorted((p.spent.value, _references(p)[control]) for p in own if control in _references(p))
         return
     numbers = np.unique(np.geomspace(max(x.low, 1.0), max(min(x.high, len(left) - 1.0), 1.0), 60).round().astype(int))
     yield from ((float(k), float(left[k])) for k in numbers.tolist() if k < len(left))
