@@ -53,9 +53,10 @@ class Spelling:
     def labels(self, rng: np.random.Generator | None = None) -> np.ndarray:
         """0/1 of every letter [W, L]; shuffled among the words of each part, if with a generator."""
         own = self.words.letters
-        for part in (FIT, CHOOSE, JUDGE) if rng is not None else ():
-            inside = np.flatnonzero(self.part == part)
-            own[inside] = rng.permutation(own[inside])
+        if rng is not None:
+            for part in (FIT, CHOOSE, JUDGE):
+                inside = np.flatnonzero(self.part == part)
+                own[inside] = rng.permutation(own[inside])
         return np.asarray(own[:, None] == np.array(self.letters), dtype=np.float64)
 
 

@@ -158,7 +158,7 @@ def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
             test.coverage.value,
         )
         rows.append((answer.site, answer.name, answer.codes, *(round(number, 4) for number in numbers)))
-    controls = tuple(name.replace("_", " ") for name in answers[0].controls)
+    others = tuple(name.replace("_", " ") for name in answers[0].controls)
     return Table(
         name="comparison",
         description="Mean correlation of the latents that match probes best. Published: chosen and scored on the same "
@@ -172,11 +172,11 @@ def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
             "codes a row",
             "published",
             "published, chance",
-            *(f"published, {name}" for name in controls),
+            *(f"published, {name}" for name in others),
             "held out",
             "low",
             "high",
-            *(f"held out, {name}" for name in controls),
+            *(f"held out, {name}" for name in others),
             "ceiling",
             "coverage, published",
             "coverage, held out",

@@ -108,7 +108,7 @@ class CodeCounts:
         if not len(self.keys):
             return np.zeros(len(wanted), np.int64)
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[place] == wanted, self.counts[place], 0)
+        return np.asarray(np.where(self.keys[place] == wanted, self.counts[place], 0))
 
 
 def _keys(found: csr_array) -> np.ndarray:

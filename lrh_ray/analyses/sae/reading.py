@@ -27,7 +27,7 @@ SHORTEST = 1e-6
 
 def sparse_codes(reader: Reader, rows: Rows) -> csr_array:
     """Codes [N, M] of rows [N, D] of any float type, float32."""
-    return vstack(list(_tiles(reader, rows)), format="csr")
+    return csr_array(vstack(list(_tiles(reader, rows)), format="csr"))
 
 
 def _tiles(reader: Reader, rows: Rows) -> Iterator[csr_array]:
