@@ -103,7 +103,7 @@ class Squares:
     def codes(self, rows):
         return (rows @ self.weights) ** 2
 
-    def decode(self, codes):
+    def decode(self, codes, rows=None):
         return codes @ self.weights.T
 
 

@@ -116,7 +116,7 @@ class Coordinates:
     def codes(self, rows):
         return torch.cat([rows.relu(), (-rows).relu()], dim=1)
 
-    def decode(self, codes):
+    def decode(self, codes, rows=None):
         half = codes.shape[1] // 2
         return codes[:, :half] - codes[:, half:]
 

@@ -23,7 +23,7 @@ class Given:
     def codes(self, rows):
         return rows.relu()
 
-    def decode(self, codes):
+    def decode(self, codes, rows=None):
         return codes
 
 
