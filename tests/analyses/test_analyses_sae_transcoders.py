@@ -308,7 +308,7 @@ def test_mistakes_are_named():
             spoiled = end.clone()
             spoiled[7, 3] = torch.nan
             ends = (spoiled, written) if end is read else (read, spoiled)
-            with pytest.raises(NotEnoughData, match=r"1 of the 50 rows .* at place 7"):
+            with pytest.raises(NotEnoughData, match=r"1 of the 50 rows .* not finite"):
                 training.step(ends[0].numpy(), rate=RATE, target=ends[1].numpy())
         for name, tensor in training.parameters.items():
             assert torch.equal(tensor, before[name])

@@ -64,9 +64,9 @@ class QuantisedReader:
         """Codes [N, M] of rows [N, D]."""
         return torch.round(self.reader.codes(rows) / self.steps) * self.steps
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, rows: Tensor | None = None) -> Tensor:
         """Rows [N, D] that codes [N, M] stand for."""
-        return self.reader.decode(codes)
+        return self.reader.decode(codes, rows)
 
 
 def steps_of(decoder: np.ndarray, step: float) -> np.ndarray:
