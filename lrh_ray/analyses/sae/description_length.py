@@ -112,7 +112,7 @@ class CodeCounts:
 
 
 def _keys(found: csr_array) -> np.ndarray:
-    return (found.indices.astype(np.int64) << SHIFT) + found.data
+    return np.asarray((found.indices.astype(np.int64) << SHIFT) + found.data)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
