@@ -221,7 +221,7 @@ def _equal_weights(result: Result, one: str, other: str) -> bool:
 
 def _share_of_branch(store: Store, result: Result, name: str) -> float:
     """|R| / |S| of the first block's rows."""
-    tensors = {key: torch.from_numpy(array) for key, array in _weights(result, name).items() if key != "density"}
+    tensors = {key: torch.from_numpy(array) for key, array in _weights(result, name).items() if "density" not in key}
     structured = Relu(tensors, PowerPenalty(weight=1.0), LowRank())
     kept = ~store.sink_mask(0)
     rows = torch.from_numpy(store.block_rows(SITE, 0)[kept].astype(np.float32))
