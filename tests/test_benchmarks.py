@@ -226,7 +226,9 @@ def test_a_step_of_an_autoencoder_is_counted_in_products(tmp_path):
     sizes = "--d 32 --m 128 --k 4 --batch 64"
     module("sae").main(f"--json {path} {sizes} --pairs 2 --steps 3 --patience 0".split())
     (found,) = json.loads(path.read_text())["sizes"]
-    assert found["ours"].keys() == {"TopK", "BatchTopK", "Matryoshka", "ReLU, dense"}
+    assert found["ours"].keys() == {"TopK", "BatchTopK", "TopK, preselected", "Matryoshka", "ReLU, dense"}
+    assert found["ours"]["TopK"]["recall"] == 1
+    assert 0.9 < found["ours"]["TopK, preselected"]["recall"] <= 1
     assert all(record["products"] == pytest.approx(1 / record["ratio"], rel=0.01) for record in found["ours"].values())
     assert 0 < found["after"]["fvu"] < 1
     with pytest.raises(SystemExit, match="all of"):
