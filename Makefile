@@ -61,7 +61,7 @@ prove-03-corpus: install
 prove-04: install
 	$(BIN)/python benchmarks/prove_worlds.py --json benchmarks/results/prove_worlds.json
 
-# Autoencoders: kills of trainers and workers, another number of workers, every kind on SmolLM2; forty minutes.
+# Autoencoders: kills of trainers and workers, another number of workers, every kind on SmolLM2.
 prove-05: install
 	$(BIN)/lrh model prepare smollm2
 	$(BIN)/python benchmarks/prove_sae.py --json benchmarks/results/prove_sae.json

@@ -252,6 +252,8 @@ class SaeConfig:
             raise ValueError(
                 f"latents is {self.latents}: {self.workers.workers} workers can share out only a multiple equally"
             )
+        if self.workers.gpus:
+            raise ValueError("workers.gpus must be 0: autoencoders train on CPUs so far, and would hold a GPU idle")
         self._require_parts()
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")
