@@ -17,7 +17,10 @@ def test_codes_and_rows_are_those_of_our_reader(kind):
     module = benchable(own, "gpt2")
     codes, rebuilt = read_rows(own)
     documents = torch.tensor(ROWS[:6]).reshape(2, 3, -1)
-    np.testing.assert_array_equal(module.encode(documents).reshape(6, -1).numpy(), codes[:6])
+    found = module.encode(documents).reshape(6, -1).numpy()
+    # Six rows here, all of them there: a product's rounding depends on how many rows it has, and on the processor.
+    np.testing.assert_array_equal(found != 0, codes[:6] != 0)
+    np.testing.assert_allclose(found, codes[:6], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(module(documents).reshape(6, -1).numpy(), rebuilt[:6], rtol=1e-6, atol=1e-6)
     assert module.W_enc.shape == module.W_dec.T.shape == (own.width, own.num_latents)
     assert module.b_enc.shape == (own.num_latents,)
