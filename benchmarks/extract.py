@@ -4,9 +4,10 @@
     python benchmarks/extract.py --json benchmarks/results/extract_all.json --only all --pairs 30 --peers
     python benchmarks/extract.py --json /tmp/e.json --model FOLDER --sites resid.3 resid.0:5
 
-In one process, alternating on the same block of real text: a bare forward to the same depth (nobody listens, no
-logits), and extraction until the block is durable and committed. A ratio is (seconds of the bare forward) / (seconds of
-extraction), by the clock and in CPU seconds of the process, each the median over pairs with its interval.
+In one process, in rounds there and back on blocks of real text: a bare forward to the same depth (nobody listens, no
+logits), extraction until the block is durable and committed, and the same by hand, then all three in reverse order. A
+ratio is (seconds of the bare forward) / (seconds of extraction) of a round, by the clock and in CPU seconds of the
+process, each the median over rounds with its interval.
 
 - R      the ratio above;
 - S      bytes a second of raw writes with fdatasync of the same files, in the same run;
@@ -16,7 +17,7 @@ extraction), by the clock and in CPU seconds of the process, each the median ove
 Documents of equal length say what keeping costs. Two more cases say what people wait for: one site at mid-depth, and
 documents of the lengths they have.
 
-Peers do the same work on the same tokens: `output_hidden_states=True` and `np.save` in the same process; nnsight,
+Peers do the same work on the same tokens: `output_hidden_states=True` and `np.save` in the same rounds; nnsight,
 TransformerLens and SAELens (one site) each in an environment of its own, against the bare forward of its own process.
 """
 
@@ -28,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -39,7 +40,7 @@ import torch
 from extract_peers import PEERS, peer_record
 from peer_environments import Absent
 from store_machine import file_system, machine_facts
-from store_pairs import OTHER_LOAD, Quiet, Record, Side, measure, median_interval, say
+from store_pairs import OTHER_LOAD, Quiet, Record, Side, median_interval, say, there_and_back
 from store_rows import scratch
 from store_write import empty
 from transformers import AutoModel
@@ -71,10 +72,6 @@ BY_HAND = 8
 
 Batching = Callable[[Lengths], Sequence[np.ndarray]]
 """Which sequences of a block share a forward pass, from their lengths."""
-LONGEST = 4
-"""Documents of their own lengths are cut at so many times `--document-tokens`."""
-BY_HAND = 8
-"""Documents of a batch in a script written by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,21 +161,6 @@ def equal_documents(tokens: TokenBatch, num: int) -> TokenBatch:
     )
 
 
-@dataclass
-class Clock:
-    """CPU seconds of each run of a side, warm-up first."""
-
-    seconds: list[float] = field(default_factory=list)
-
-    def around(self, run: Callable[[], object]) -> Callable[[], object]:
-        def timed() -> None:
-            before = time.process_time()
-            run()
-            self.seconds.append(time.process_time() - before)
-
-        return timed
-
-
 class Blocks:
     """Hands out the next block for each run, in a store without the blocks before it.
 
@@ -216,19 +198,6 @@ def bare(backend: TransformersBackend, blocks: Blocks) -> None:
     backend.forward_bare(blocks.tokens())
 
 
-def paired(limit: Side, ours: Side, *, pairs: int, quiet: Quiet) -> Record:
-    """`measure`, with CPU seconds beside the clock."""
-    clocks = Clock(), Clock()
-    sides = [
-        Side(name=side.name, run=clock.around(side.run), before=side.before, after=side.after)
-        for side, clock in zip((limit, ours), clocks, strict=True)
-    ]
-    record = measure(*sides, pairs=pairs, quiet=quiet)
-    ratios = [a / b for a, b in zip(clocks[0].seconds[1:], clocks[1].seconds[1:], strict=True)]
-    low, high, _ = median_interval(ratios)
-    return {**record, "cpu_ratio": round(median(ratios), 4), "cpu_interval": [round(low, 4), round(high, 4)]}
-
-
 def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[str], quiet: Quiet) -> list[Record]:
     """R, R_max and E of one choice of sites, and the peer."""
     case = Case.of(options, sites, options.pairs * 3 + 2)
@@ -239,9 +208,9 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
     ):
         blocks = Blocks(case, folder / "store")
         limit = Side(name="bare forward to the same depth", run=partial(bare, backend, blocks))
-        ours = Side(name="extraction, durable and committed", run=partial(blocks.extract, backend), after=blocks.turn)
-        record = paired(limit, ours, pairs=options.pairs, quiet=quiet)
-        bare_seconds = median(pair[0] for pair in record["seconds"])
+        ways = kept_by(case, blocks, backend, folder, partial(plan_batches, batch_tokens=options.batch_tokens))
+        record, by_hand = there_and_back(limit, ways, rounds=options.pairs, quiet=quiet)
+        bare_seconds = median(turn[0] for turn in record["seconds"]) / 2
         sink = sink_bandwidth(case, folder)
         r_max = min(1.0, sink / (case.plan.rows_per_block * case.bytes_per_token / bare_seconds))
         target = TARGETS.get(name)
@@ -256,17 +225,31 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
             "e": round(record["ratio"] / r_max, 4),
         }
         met = None if target is None else min(record["ratio"], record["cpu_ratio"]) >= target
-        records = [{"measure": "extract", "target": target, "met": met, **facts, **record}]
-        by_hand = partial(plan_batches, batch_tokens=options.batch_tokens)
-        peer = hand_written(case, blocks, folder / "peer", by_hand)
-        peer_record = paired(limit, peer, pairs=options.pairs // 2 + 1, quiet=quiet)
-        records.append({**facts, "measure": "peer", "target": None, "e": None, **peer_record})
-    records += [{**facts, "measure": "peer", "target": None, "e": None, **one} for one in measure_peers(options, case)]
-    return [records[0], *(beside(record, one) for one in records[1:])]
+    peers = [in_the_same_rounds(record, by_hand), *(beside(record, peer) for peer in measure_peers(options, case))]
+    return [
+        {"measure": "extract", "target": target, "met": met, **facts, **record},
+        *({**facts, "measure": "peer", "target": None, "e": None, **peer} for peer in peers),
+    ]
+
+
+def kept_by(
+    case: Case, blocks: Blocks, backend: TransformersBackend, folder: Path, batches: Batching
+) -> tuple[Side, Side]:
+    """Extraction, and what people write by hand, on the block whose turn it is."""
+    ours = Side(name="extraction, durable and committed", run=partial(blocks.extract, backend), after=blocks.turn)
+    return ours, hand_written(case, blocks, folder / "peer", batches)
+
+
+def in_the_same_rounds(ours: Record, peer: Record) -> Record:
+    """A peer's record with how it compares: how many times as fast we were, round by round."""
+    times = [theirs / own for (_, own), (_, theirs) in zip(ours["seconds"], peer["seconds"], strict=True)]
+    low, high, _ = median_interval(times)
+    against = {"ours_times_as_fast": round(median(times), 4), "times_interval": [round(low, 4), round(high, 4)]}
+    return {**peer, **against, "ahead": median(times) > 1, "apart": low > 1 or high < 1}
 
 
 def beside(ours: Record, peer: Record) -> Record:
-    """A peer's record with how it compares: `apart` if the intervals of the medians do not overlap."""
+    """The same for a peer with rounds of its own: `apart` if the intervals of the medians do not overlap."""
     (low, high), (peer_low, peer_high) = ours["interval"], peer["interval"]
     return {**peer, "ahead": ours["ratio"] > peer["ratio"], "apart": low > peer_high or peer_low > high}
 
@@ -390,12 +373,9 @@ def beside_by_hand(
     ):
         blocks = Blocks(case, folder / "store")
         forward = Side(name=limit, run=partial(bare, model or backend, blocks))
-        ours = Side(name="extraction, durable and committed", run=partial(blocks.extract, backend), after=blocks.turn)
-        record = paired(forward, ours, pairs=options.pairs, quiet=quiet)
-        peer = paired(
-            forward, hand_written(case, blocks, folder / "peer", batches), pairs=options.pairs // 2 + 1, quiet=quiet
-        )
-    return record, beside(record, {"measure": "peer", "target": None, **peer})
+        ways = kept_by(case, blocks, backend, folder, batches)
+        record, peer = there_and_back(forward, ways, rounds=options.pairs, quiet=quiet)
+    return record, {"measure": "peer", "target": None, **in_the_same_rounds(record, peer)}
 
 
 def run(options: argparse.Namespace) -> Record:

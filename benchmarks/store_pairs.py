@@ -1,4 +1,4 @@
-"""Ratios that survive a shared machine: two ways of doing the same work, in alternation, inside one process.
+"""Ratios that survive a shared machine: ways of doing the same work, in alternation, inside one process.
 
     measure(Side(name="raw write", run=raw), Side(name="ShardWriter", run=ours), pairs=9, quiet=Quiet(patience=60))
 
@@ -9,17 +9,20 @@ a core; a pair during which it used more is repeated a few times. What remains n
 
 Load averages would be useless here: our own threads count in them.
 
+`there_and_back` takes several ways in one round, forwards and then backwards: limit, a, b, b, a, limit. What drifts
+evenly while a round lasts falls out of every ratio, and all ways see the same minutes.
+
 What can go wrong: on a machine that never gets quiet the pairs are taken anyway, and `noisy_pairs` says how many.
 """
 
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 
 OTHER_LOAD = 0.5
@@ -37,7 +40,7 @@ def nothing() -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Side:
-    """One of the two ways. Only `run` is timed."""
+    """One of the ways. Only `run` is timed."""
 
     name: str
     run: Callable[[], object]
@@ -96,6 +99,25 @@ class Quiet:
                 return seconds
 
 
+class Taken(NamedTuple):
+    """One timed run."""
+
+    seconds: float
+    cpu_seconds: float  # of this process, all threads
+    other_load: float  # cores
+
+
+class Turn(NamedTuple):
+    """One run of each side of an order."""
+
+    taken: list[Taken]
+    repeats: int
+
+    @property
+    def other_load(self) -> float:
+        return max(one.other_load for one in self.taken)
+
+
 def measure(limit: Side, ours: Side, *, pairs: int, quiet: Quiet, warm_up: bool = True) -> Record:
     """How fast `ours` is, as a fraction of `limit`: the median of seconds(limit) / seconds(ours) over pairs.
 
@@ -106,65 +128,106 @@ def measure(limit: Side, ours: Side, *, pairs: int, quiet: Quiet, warm_up: bool 
         quiet: How to wait for a quiet machine.
         warm_up: Run both sides once before, untimed.
     """
-    say(f"  {ours.name} / {limit.name}")
-    if warm_up:
-        _timed(limit)
-        _timed(ours)
-    quiet.begin()
-    before = quiet.waited
-    taken = [_quiet_pair(limit, ours, quiet) for _ in range(pairs)]
-    ratios = [a / b for a, b, _, _ in taken]
-    low, high, coverage = median_interval(ratios)
-    record: Record = {
-        "limit": limit.name,
-        "ours": ours.name,
-        "ratio": round(median(ratios), 4),
-        "interval": [round(low, 4), round(high, 4)],
-        "coverage": round(coverage, 4),
-        "ratios": [round(ratio, 4) for ratio in ratios],
-        "seconds": [[round(a, 5), round(b, 5)] for a, b, _, _ in taken],
-        "other_load": [round(load, 2) for _, _, load, _ in taken],
-        "noisy_pairs": sum(load > OTHER_LOAD for _, _, load, _ in taken),
-        "repeated_pairs": sum(repeats for _, _, _, repeats in taken),
-        "waited_seconds": round(quiet.waited - before, 1),
-    }
-    say(f"    {record['ratio']:.2f} {record['interval']}, noisy {record['noisy_pairs']} of {pairs}")
+    (record,) = _measure(limit, [ours], [0, 1], pairs, quiet, warm_up=warm_up)
     return record
 
 
-def _quiet_pair(limit: Side, ours: Side, quiet: Quiet) -> tuple[float, float, float, int]:
-    """Seconds of both, the other load of the louder one, repeats; the quietest attempt if all were noisy."""
-    best: tuple[float, float, float, int] | None = None
+def there_and_back(limit: Side, ways: Sequence[Side], *, rounds: int, quiet: Quiet) -> list[Record]:
+    """A record for each way, as `measure` gives it, with CPU seconds beside the clock.
+
+    Args:
+        limit: What we compare with.
+        ways: What we built, and its peers.
+        rounds: Number of rounds: limit and ways in order, then all of them in reverse order.
+        quiet: How to wait for a quiet machine.
+    """
+    there = list(range(1 + len(ways)))
+    return _measure(limit, ways, [*there, *reversed(there)], rounds, quiet)
+
+
+def _measure(
+    limit: Side, ways: Sequence[Side], order: Sequence[int], turns: int, quiet: Quiet, *, warm_up: bool = True
+) -> list[Record]:
+    """Turns of the sides (limit first) in `order`; what a side took in a turn is summed."""
+    sides = [limit, *ways]
+    say(f"  {', '.join(way.name for way in ways)} / {limit.name}")
+    if warm_up:
+        for side in sides:
+            _timed(side)
+    quiet.begin()
+    before = quiet.waited
+    taken = [_quiet_turn([sides[i] for i in order], quiet) for _ in range(turns)]
+    seconds, cpu_seconds = np.zeros((2, turns, len(sides)))
+    for turn, (runs, _) in enumerate(taken):
+        for i, run in zip(order, runs, strict=True):
+            seconds[turn, i] += run.seconds
+            cpu_seconds[turn, i] += run.cpu_seconds
+    quietness = {
+        "other_load": [round(turn.other_load, 2) for turn in taken],
+        "noisy_pairs": sum(turn.other_load > OTHER_LOAD for turn in taken),
+        "repeated_pairs": sum(turn.repeats for turn in taken),
+        "waited_seconds": round(quiet.waited - before, 1),
+    }
+    records = []
+    for way in range(1, len(sides)):
+        ratios = seconds[:, 0] / seconds[:, way]
+        low, high, coverage = median_interval(ratios)
+        record: Record = {
+            "limit": limit.name,
+            "ours": sides[way].name,
+            "ratio": round(float(np.median(ratios)), 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "coverage": round(coverage, 4),
+            "ratios": ratios.round(4).tolist(),
+            "seconds": seconds[:, [0, way]].round(5).tolist(),
+            **quietness,
+        }
+        if len(order) > len(sides):
+            record |= _in_cpu_seconds(cpu_seconds[:, 0] / cpu_seconds[:, way])
+        say(f"    {sides[way].name}: {record['ratio']:.2f} {record['interval']}")
+        records.append(record)
+    say(f"    noisy {quietness['noisy_pairs']} of {turns}")
+    return records
+
+
+def _in_cpu_seconds(ratios: np.ndarray) -> Record:
+    low, high, _ = median_interval(ratios)
+    return {"cpu_ratio": round(float(np.median(ratios)), 4), "cpu_interval": [round(low, 4), round(high, 4)]}
+
+
+def _quiet_turn(sides: Sequence[Side], quiet: Quiet) -> Turn:
+    """The first quiet attempt, the quietest if all were noisy."""
+    best: Turn | None = None
     for repeat in range(1 + REPEATS):
         quiet.wait()
-        (a, first), (b, second) = _timed(limit), _timed(ours)
-        load = max(first, second)
-        if best is None or load < best[2]:
-            best = a, b, load, repeat
-        if load <= OTHER_LOAD or not quiet.patience or not quiet.left:
-            return a, b, load, repeat
+        turn = Turn([_timed(side) for side in sides], repeat)
+        if best is None or turn.other_load < best.other_load:
+            best = turn
+        if turn.other_load <= OTHER_LOAD or not quiet.patience or not quiet.left:
+            return turn
     assert best is not None
-    return *best[:3], REPEATS
+    return best._replace(repeats=REPEATS)
 
 
-def _timed(side: Side) -> tuple[float, float]:
+def _timed(side: Side) -> Taken:
     side.before()
     try:
-        load, started = OtherLoad(), time.perf_counter()
+        load, started, cpu_started = OtherLoad(), time.perf_counter(), time.process_time()
         side.run()
-        seconds = time.perf_counter() - started
-        return seconds, load.cores() if seconds >= MIN_SECONDS else 0.0
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+        return Taken(seconds, cpu_seconds, load.cores() if seconds >= MIN_SECONDS else 0.0)
     finally:
         side.after()
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+def median_interval(values: Iterable[float]) -> tuple[float, float, float]:
     """The narrowest symmetric pair of order statistics that holds the true median with 95 %, and its coverage.
 
     Any distribution of independent values has P(X_(k) <= median <= X_(n+1-k)) = 1 - 2 P(Binomial(n, 1/2) < k). Fewer
     than six values cannot reach 95 %: then it is their range, and the coverage says what that is worth.
     """
-    ordered, n = sorted(values), len(values)
+    ordered = sorted(map(float, values))
+    n = len(ordered)
     covered = [1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(n // 2 + 1)]
     rank = max((k for k in range(1, len(covered)) if covered[k] >= CONFIDENCE), default=1)
     return ordered[rank - 1], ordered[n - rank], max(0.0, covered[min(rank, len(covered) - 1)]) if n > 1 else 0.0

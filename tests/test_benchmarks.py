@@ -125,10 +125,12 @@ def test_extraction_is_measured_at_every_number_of_sites_with_its_limit(extracti
     assert len(ours) == 5
     for one, peer in zip(ours, peers, strict=True):
         assert peer["sites"] == one["sites"]
-        assert peer["ahead"] == (one["ratio"] > peer["ratio"])
-        assert peer["apart"] == (
-            max(one["interval"]) < min(peer["interval"]) or max(peer["interval"]) < min(one["interval"])
-        )
+        times = [theirs / ours for (_, ours), (_, theirs) in zip(one["seconds"], peer["seconds"], strict=True)]
+        assert peer["ours_times_as_fast"] == pytest.approx(np.median(times), abs=1e-3)
+        assert [limit for limit, _ in one["seconds"]] == [limit for limit, _ in peer["seconds"]]  # the same rounds
+        low, high = peer["times_interval"]
+        assert peer["ahead"] == (peer["ours_times_as_fast"] > 1)
+        assert peer["apart"] == (not low <= 1 <= high)
 
 
 def test_the_page_about_extraction_shows_its_figures(extraction):
@@ -160,6 +162,24 @@ def test_a_side_that_does_the_same_work_twice_is_half_as_fast():
     record = pairs.measure(once, twice, pairs=7, quiet=pairs.Quiet(patience=0.0), warm_up=False)
     assert record["ratio"] == pytest.approx(0.5, rel=0.2)
     assert order == ["once", "twice"] * 7
+
+
+def test_what_drifts_evenly_falls_out_of_a_round_there_and_back():
+    pairs = module("store_pairs")
+    order = []
+
+    def work(name, times):
+        time.sleep(0.02 * times * (1 + 0.2 * (len(order) % 6)))  # all slower and slower while a round lasts
+        order.append(name)
+
+    once, twice, four = (pairs.Side(name=str(n), run=partial(work, n, n)) for n in (1, 2, 4))
+    order += [None] * 3  # beside the untimed runs
+    records = pairs.there_and_back(once, [twice, four], rounds=7, quiet=pairs.Quiet(patience=0.0))
+    assert order[6:] == [1, 2, 4, 4, 2, 1] * 7
+    assert [record["ours"] for record in records] == ["2", "4"]
+    for record, ratio in zip(records, (1 / 2, 1 / 4), strict=True):
+        assert record["ratio"] == pytest.approx(ratio, rel=0.05)
+        assert record["cpu_interval"][0] <= record["cpu_ratio"] <= record["cpu_interval"][1]
 
 
 def test_waiting_is_bounded_each_time_and_in_all(monkeypatch):
