@@ -12,6 +12,7 @@ from lrh_ray.records import Plain
 
 if TYPE_CHECKING:
     from lrh_ray.studies.planning_records import Estimate
+    from lrh_ray.studies.sae_planning import TrainingPlan
 
 SITES_SHOWN = 8
 
@@ -21,10 +22,51 @@ def show_plan(store: str, facts: Mapping[str, Plain], estimate: "Estimate", *, a
     if as_json:
         typer.echo(json.dumps({**facts, "store": store, "estimate": estimate.as_plain()}, default=str))
         return
+    _print(_lines(store, facts, estimate))
+
+
+def show_training_plan(plan: "TrainingPlan", *, as_json: bool) -> None:
+    """What training autoencoders takes: one JSON object on stdout, or a table."""
+    if as_json:
+        typer.echo(json.dumps(plan.as_plain()))
+        return
+    memory = plan.memory
+    parts = {
+        "process": memory.process,
+        "weights": memory.weights,
+        "moments": memory.moments,
+        "dense codes": memory.codes,
+        "rows to shuffle": memory.windows,
+    }
+    lines = {
+        "trains": f"{plan.autoencoders} autoencoders, {plan.steps:,} steps: {plan.epochs:.2g} times {plan.rows:,} rows",
+        "workers": _sharing(plan),
+        "memory": _total(memory.total, None, parts) + " per worker",
+        "checkpoint": _bytes(plan.checkpoint_bytes),
+        "a step": f"{_count(plan.flops_per_step)}FLOP",
+    }
+    if plan.seconds is not None:
+        lines["takes"] = (
+            f"{_time(plan.seconds)} at {_count(plan.flops_per_second or 0)}FLOP/s; reading and measuring apart"
+        )
+    _print(lines)
+
+
+def _sharing(plan: "TrainingPlan") -> str:
+    if plan.workers == 1:
+        return "1"
+    moved = "; ".join(
+        f"{parts} would send {_bytes(size)}" for parts, size in plan.bytes_moved.items() if parts != plan.parts
+    )
+    chosen = f"{plan.workers}; latents in {plan.parts} parts: each sends {_bytes(plan.bytes_moved[plan.parts])} a step"
+    return f"{chosen} ({moved})" if moved else chosen
+
+
+def _print(lines: Mapping[str, str]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, words in _lines(store, facts, estimate).items():
+    for name, words in lines.items():
         table.add_row(name, words)
     Console().print(table, highlight=False)
 

@@ -192,11 +192,27 @@ def intrinsic(config: ConfigPath, overrides: Set = [], address: Address = "embed
 
 
 @app.command()
-def sae(config: ConfigPath, overrides: Set = [], address: Address = "embedded", as_json: Json = False) -> None:  # noqa: B006
+def sae(
+    config: ConfigPath,
+    overrides: Set = [],  # noqa: B006
+    address: Address = "embedded",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Tell what training takes and how workers share it; train nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Train sparse autoencoders of each site, and measure them on documents held out."""
+    run = run_config(config, overrides)
+    if plan:
+        from lrh_ray.cli.plan_table import show_training_plan
+        from lrh_ray.studies.sae_planning import plan_training
+
+        here = address == "embedded" and not run.sae.workers.gpus
+        show_training_plan(plan_training(run, timed=here), as_json=as_json)
+        return
     from lrh_ray.studies.sae_study import autoencoders
 
-    answer(autoencoders, run_config(config, overrides), address, as_json=as_json)
+    answer(autoencoders, run, address, as_json=as_json)
 
 
 @app.command()

@@ -66,7 +66,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     if standing := standing_result(question, config.results_path):
         return standing
     rows = dealt_rows(config.sae, store)
-    maps = _maps(config.sae, store)
+    maps = store_maps(config.sae, store)
     sites = tuple(dict.fromkeys(site for one in maps for site in one.sites))
     with connected(address):
         found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
@@ -159,7 +159,7 @@ def _watched(each: Sequence[T], progress: Progress, what: str) -> Iterator[T]:
 
 
 def _question(store: Store, config: RunConfig) -> Result:
-    maps = _maps(config.sae, store)
+    maps = store_maps(config.sae, store)
     resolved: dict[str, Plain] = {
         **as_plain(config.sae),
         "sites": [one.name for one in maps if one.alone],
@@ -178,8 +178,12 @@ def _question(store: Store, config: RunConfig) -> Result:
     )
 
 
-def _maps(config: SaeConfig, store: Store) -> tuple[SiteMap, ...]:
-    """What is trained on, with every site known to the store."""
+def store_maps(config: SaeConfig, store: Store) -> tuple[SiteMap, ...]:
+    """What is trained on, with every site known to the store.
+
+    Raises:
+        SiteError: A site that the store does not have.
+    """
     maps = site_maps(config.sites, config.maps, store.sites)
     for one in maps:
         for site in one.sites:
