@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PINS := constraints/cpu-py311.txt
 STAMP := $(VENV)/.installed
 SIZE ?= small
+PROCESSES ?= 2
 
 .PHONY: install demo test lint types contracts unit prove-01 prove-02 prove-03 prove-03-pool prove-03-corpus prove-04 prove-05 conformance-vllm bench-store bench-extract bench-sae oracles wheels-gpu clean
 
@@ -37,7 +38,7 @@ contracts: install
 
 unit: install
 	$(BIN)/lrh model prepare smollm2
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses $(PROCESSES) --dist loadfile
 
 # Twenty SIGKILLs at random moments, and the calibration of the null control over twenty seeds.
 prove-01: install
@@ -80,8 +81,6 @@ bench-store: install
 bench-extract: install
 	$(BIN)/lrh model prepare smollm2
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/extract.py --json benchmarks/results/extract.json
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/extract.py --json benchmarks/results/extract_all.json --only all \
-	  --pairs 30 --peers
 	$(BIN)/python benchmarks/table.py
 
 # A training step of an autoencoder in products of its encoder, and its peers; wants a quiet machine, forty minutes.

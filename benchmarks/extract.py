@@ -1,7 +1,7 @@
 """How much slower a model runs when its hidden states are kept, durably and exactly once.
 
     python benchmarks/extract.py --json benchmarks/results/extract.json            # SmolLM2: 1, 4 and all sites
-    python benchmarks/extract.py --json benchmarks/results/extract_all.json --only all --pairs 30 --peers
+    python benchmarks/extract.py --json /tmp/e.json --only all --peers             # no tools of other environments
     python benchmarks/extract.py --json /tmp/e.json --model FOLDER --sites resid.3 resid.0:5
 
 In one process, in rounds there and back on blocks of real text: a bare forward to the same depth (nobody listens, no
@@ -62,6 +62,8 @@ from lrh_ray.store.writer import BlockWriter
 
 RESULTS = "benchmarks/results"
 TARGETS = {1: 0.97, 4: 0.97, "all": 0.93}
+ROUNDS = {"all": 2.0, "own lengths": 0.5}
+"""Of `--rounds`, where it is not all of them: what writes most varies most, and what has no target may be rougher."""
 EARLY_EXIT_TARGET = 1.8
 PEER_TOKENS = 2048
 """Of a block, for peers in environments of their own: they have no commit that a larger block would spread."""
@@ -198,9 +200,15 @@ def bare(backend: TransformersBackend, blocks: Blocks) -> None:
     backend.forward_bare(blocks.tokens())
 
 
+def rounds_of(options: argparse.Namespace, name: int | str) -> int:
+    rounds: int = options.rounds
+    return max(1, round(rounds * ROUNDS.get(str(name), 1.0)))
+
+
 def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[str], quiet: Quiet) -> list[Record]:
     """R, R_max and E of one choice of sites, and the peer."""
-    case = Case.of(options, sites, options.pairs * 3 + 2)
+    rounds = rounds_of(options, name)
+    case = Case.of(options, sites, rounds * 3 + 2)
     say(f"{len(case.plan.sites)} sites, {case.plan.rows_per_block} tokens a block, {case.plan.dtype}")
     with (
         scratch(options.disk) as folder,
@@ -209,7 +217,7 @@ def measure_sites(options: argparse.Namespace, name: int | str, sites: Sequence[
         blocks = Blocks(case, folder / "store")
         limit = Side(name="bare forward to the same depth", run=partial(bare, backend, blocks))
         ways = kept_by(case, blocks, backend, folder, partial(plan_batches, batch_tokens=options.batch_tokens))
-        record, by_hand = there_and_back(limit, ways, rounds=options.pairs, quiet=quiet)
+        record, by_hand = there_and_back(limit, ways, rounds=rounds, quiet=quiet)
         bare_seconds = median(turn[0] for turn in record["seconds"]) / 2
         sink = sink_bandwidth(case, folder)
         r_max = min(1.0, sink / (case.plan.rows_per_block * case.bytes_per_token / bare_seconds))
@@ -270,7 +278,7 @@ def measure_peers(options: argparse.Namespace, case: Case) -> list[Record]:
                 [layer or 0 for layer in layers],
                 dtype=case.compute,
                 batch=options.batch_tokens // options.document_tokens,
-                pairs=max(3, options.pairs // 3),
+                pairs=max(3, options.rounds // 3),
                 disk=options.disk,
             )
         except Absent as error:
@@ -334,12 +342,12 @@ def sink_bandwidth(case: Case, folder: Path) -> float:
 def measure_early_exit(options: argparse.Namespace, num_layers: int, quiet: Quiet) -> list[Record]:
     """Extraction at mid-depth, and the same by hand, against a bare forward through all blocks."""
     site = f"resid.{num_layers // 2}"
-    case = Case.of(options, [site], options.pairs * 3 + 2)
+    case = Case.of(options, [site], options.rounds * 3 + 2)
     whole = model_facts(case.checkpoint, case.config, ["final_norm"]).sites
     batches = partial(plan_batches, batch_tokens=options.batch_tokens)
     with closing(TransformersBackend(case.checkpoint, case.config, whole)) as full:
         limit = "bare forward through all blocks"
-        ours, peer = beside_by_hand(options, case, batches, quiet, limit=limit, model=full)
+        ours, peer = beside_by_hand(options, case, batches, quiet, rounds=options.rounds, limit=limit, model=full)
     met = ours["ratio"] >= EARLY_EXIT_TARGET
     ours = {"measure": "early exit", "target": EARLY_EXIT_TARGET, "met": met, **ours}
     return [{"sites": f"{site}, early exit", **record} for record in (ours, peer)]
@@ -347,8 +355,10 @@ def measure_early_exit(options: argparse.Namespace, num_layers: int, quiet: Quie
 
 def measure_own_lengths(options: argparse.Namespace, sites: Sequence[str], quiet: Quiet) -> list[Record]:
     """Documents of the lengths they have; a script written by hand takes them as they come, and pads."""
-    case = Case.of(options, sites, options.pairs * 3 + 2, own_lengths=True)
-    ours, peer = beside_by_hand(options, case, by_arrival, quiet, limit="bare forward to the same depth")
+    rounds = rounds_of(options, "own lengths")
+    case = Case.of(options, sites, rounds * 3 + 2, own_lengths=True)
+    limit = "bare forward to the same depth"
+    ours, peer = beside_by_hand(options, case, by_arrival, quiet, rounds=rounds, limit=limit)
     ours = {"measure": "own lengths", "target": None, "met": None, **ours}
     return [{"sites": f"{len(sites)}, own lengths", **record} for record in (ours, peer)]
 
@@ -363,6 +373,7 @@ def beside_by_hand(
     batches: Batching,
     quiet: Quiet,
     *,
+    rounds: int,
     limit: str,
     model: TransformersBackend | None = None,
 ) -> tuple[Record, Record]:
@@ -374,7 +385,7 @@ def beside_by_hand(
         blocks = Blocks(case, folder / "store")
         forward = Side(name=limit, run=partial(bare, model or backend, blocks))
         ways = kept_by(case, blocks, backend, folder, batches)
-        record, peer = there_and_back(forward, ways, rounds=options.pairs, quiet=quiet)
+        record, peer = there_and_back(forward, ways, rounds=rounds, quiet=quiet)
     return record, {"measure": "peer", "target": None, **in_the_same_rounds(record, peer)}
 
 
@@ -402,7 +413,7 @@ def run(options: argparse.Namespace) -> Record:
         "machine": {**machine_facts(), "torch": torch.__version__, "threads": options.threads},
         "settings": {
             "model": options.model,
-            "pairs": options.pairs,
+            "rounds": options.rounds,
             "tokens_a_block": options.tokens,
             "tokens_a_document": options.document_tokens,
             "other_load_limit_cores": OTHER_LOAD,
@@ -419,9 +430,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--sites", nargs="*", help="one choice of sites instead of 1, 4 and all")
-    parser.add_argument("--only", choices=[str(name) for name in TARGETS], help="one of the choices, with more --pairs")
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--tokens", type=int, default=4096, help="of a block; a run's own are larger")
+    parser.add_argument("--only", choices=[str(name) for name in TARGETS], help="one of the choices")
+    parser.add_argument("--rounds", type=int, default=9, help="there and back; with all sites twice as many")
+    parser.add_argument("--tokens", type=int, default=2048, help="of a block; a run's own are larger")
     parser.add_argument("--document-tokens", type=int, default=128)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)

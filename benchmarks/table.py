@@ -1,7 +1,7 @@
 """Pages from the JSON of benchmarks/store.py and benchmarks/extract.py: every figure on them comes from the files.
 
     python benchmarks/table.py         # benchmarks/results/store.json   -> docs/benchmarks.md
-                                       # benchmarks/results/extract*.json -> docs/benchmarks-extraction.md
+                                       # benchmarks/results/extract.json -> docs/benchmarks-extraction.md
 
 A page is a pure function of its JSON; a test holds the two against each other. A target counts as met if the median
 ratio reaches it; the interval beside it says how sure that is.
@@ -168,8 +168,8 @@ def _how(facts: Record) -> str:
     return "\n".join(lines)
 
 
-def extraction_page(facts: Record, *again: Record) -> str:
-    """The whole page about extraction; `again` are runs of one choice of sites with more pairs."""
+def extraction_page(facts: Record) -> str:
+    """The whole page about extraction."""
     measures = facts["measures"]
     intro = (
         "# Benchmarks of extraction\n\n"
@@ -179,11 +179,6 @@ def extraction_page(facts: Record, *again: Record) -> str:
     )
     head = ["sites", "R by the clock", "R in CPU seconds", "E", "target", "met"]
     ours = [_extraction_row(record) for record in measures if record["measure"] != "peer"]
-    repeated = [
-        (f"Again with {run['settings']['pairs']} pairs, by `{run['command']}`:\n\n")
-        + _table(head, [_extraction_row(record) for record in run["measures"] if record["measure"] != "peer"])
-        for run in again
-    ]
     peers = [
         [f"{record['ours']} {record.get('version', '')}".strip(), str(record["sites"]), _ratio(record), _ahead(record)]
         for record in measures
@@ -191,12 +186,12 @@ def extraction_page(facts: Record, *again: Record) -> str:
     ]
     settings = facts["settings"]
     how = (
-        f"{settings['pairs']} rounds: the bare forward, extraction and the script written by hand, then the three in "
-        "reverse order, so that what drifts evenly falls out; a ratio is that of a round. Blocks are "
-        f"{settings['tokens_a_block']:,} tokens of real text, in documents of {settings['tokens_a_document']}; "
-        f"{settings['model']}, the transformers backend, {facts['machine']['threads']} threads, "
-        f"{settings['disk_file_system']}. A run's own blocks are larger, and the cost of a commit is then spread "
-        "further. Early exit is the speed of extraction at mid-depth against a "
+        f"{settings['rounds']} rounds, with all sites twice as many: the bare forward, extraction and the script "
+        "written by hand, then the three in reverse order, so that what drifts evenly falls out; a ratio is that of a "
+        f"round. Blocks are {settings['tokens_a_block']:,} tokens of real text, in documents of "
+        f"{settings['tokens_a_document']}; {settings['model']}, the transformers backend, "
+        f"{facts['machine']['threads']} threads, {settings['disk_file_system']}. A run's own blocks are larger, and "
+        "the cost of a commit is then spread further. Early exit is the speed of extraction at mid-depth against a "
         "bare forward through all blocks. Documents of their own lengths are docstrings, which the script written by "
         "hand takes as they come, eight at a time and padded; in all other cases it is given batches as full as ours. "
         "A peer in its own environment is measured against the bare forward of its own process; it syncs its files, "
@@ -207,7 +202,6 @@ def extraction_page(facts: Record, *again: Record) -> str:
         intro,
         _machine(facts),
         "## Targets\n\n" + _table(head, ours),
-        *repeated,
         "## Peers\n\n" + _table(["peer", "sites", "R by the clock", "ours is faster"], peers),
         _missing(facts["missing"]),
         "## How\n\n" + how,
@@ -234,11 +228,11 @@ def _ahead(record: Record) -> str:
     return answer if record["apart"] else f"{answer}, within noise"
 
 
-PAGES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
-    "benchmarks.md": (page, ("store.json",)),
-    "benchmarks-extraction.md": (extraction_page, ("extract.json", "extract_all.json")),
+PAGES: dict[str, tuple[Callable[[Record], str], str]] = {
+    "benchmarks.md": (page, "store.json"),
+    "benchmarks-extraction.md": (extraction_page, "extract.json"),
 }
-"""Page -> what makes it, and of which results."""
+"""Page -> what makes it, and of which result."""
 
 
 def main() -> None:
@@ -246,8 +240,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=DOCS)
     options = parser.parse_args()
-    for target, (make, names) in PAGES.items():
-        (options.docs / target).write_text(make(*(json.loads((options.results / name).read_text()) for name in names)))
+    for target, (make, name) in PAGES.items():
+        (options.docs / target).write_text(make(json.loads((options.results / name).read_text())))
 
 
 if __name__ == "__main__":

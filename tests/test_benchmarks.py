@@ -99,7 +99,7 @@ def extraction(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extraction")
     make_tiny("llama", folder / "model")
     path = folder / "out" / "extract.json"
-    sizes = "--tokens 128 --document-tokens 32 --batch-tokens 64 --pairs 2 --threads 1 --patience 0 --peers"
+    sizes = "--tokens 128 --document-tokens 32 --batch-tokens 64 --rounds 2 --threads 1 --patience 0 --peers"
     (folder / "disk").mkdir()
     module("extract").main(f"--json {path} --model {folder}/model --disk {folder}/disk {sizes}".split())
     assert not list((folder / "disk").iterdir())
@@ -140,9 +140,8 @@ def test_the_page_about_extraction_shows_its_figures(extraction):
 
 
 def test_the_page_about_extraction_in_the_docs_is_the_one_that_the_results_make():
-    names = ("extract.json", "extract_all.json")
-    runs = [json.loads((ROOT / "benchmarks" / "results" / name).read_text()) for name in names]
-    assert (ROOT / "docs" / "benchmarks-extraction.md").read_text() == module("table").extraction_page(*runs)
+    facts = json.loads((ROOT / "benchmarks" / "results" / "extract.json").read_text())
+    assert (ROOT / "docs" / "benchmarks-extraction.md").read_text() == module("table").extraction_page(facts)
 
 
 def test_the_page_in_the_docs_is_the_one_that_the_results_make():
