@@ -291,7 +291,7 @@ def publish(objects: Objects, commit: Commit) -> None:
             found = "is missing" if standing is None else f"has {standing.num_bytes} bytes"
             raise StoreCorrupt(
                 f"Block {commit.block}, {name!r}: {key} {found}, its commit record says {stored.num_bytes} bytes. "
-                f"`lrh verify STORE --repair` drops the block; repeat `lrh extract CONFIG` to compute it again."
+                f"`lrh verify STORE --repair` drops the block, and names the command that computes it again."
             )
 
 

@@ -139,8 +139,8 @@ class Loader:
             blocks = self.store.missing_blocks
             raise StoreIncomplete(
                 f"{len(blocks)} of {self.store.plan.num_blocks} blocks are missing, the first is block {blocks[0]} "
-                f"(rows from {blocks[0] * self.store.plan.rows_per_block}). Repeat `lrh extract CONFIG`, or pass "
-                f"missing='skip'."
+                f"(rows from {blocks[0] * self.store.plan.rows_per_block}). Repeat {self.store.writing_command}, or "
+                f"pass missing='skip'."
             )
 
     @property

@@ -21,6 +21,7 @@ from lrh_ray.errors import CorpusError, StoreConflict, StoreCorrupt, StoreMissin
 from lrh_ray.records import ModelFacts, Plain, SiteSpec, TokenBatch
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Objects, put_same
+from lrh_ray.store.origin import writing_command
 from lrh_ray.store.packing import pack, size_blocks
 from lrh_ray.store.shards import ShardLayout
 from lrh_ray.store.stamps import read_record, stamped
@@ -35,8 +36,6 @@ IDENTITY = "dataset.json"
 SHAPE = "plan/plan.json"
 TABLE = "plan/table.npy"
 SEALED = "plan/sealed.json"
-DERIVED = "derived"
-"""Word of a plan's identity that says what a derived store was made from."""
 COMPRESSIONS = ("none", "zstd1", "lz4bit", "pcodec8")
 TABLE_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<i8', 'fortran_order': False, 'shape': \(3, (\d{1,15})\), \} *\n", re.DOTALL
@@ -296,7 +295,8 @@ def read_plan(objects: Objects) -> Plan:
         )
     if read_record(objects, SEALED) is None:
         raise StoreMissing(
-            f"The store {objects.location!r} has no sealed plan yet. Repeat `lrh extract CONFIG` to finish it."
+            f"The store {objects.location!r} has no sealed plan yet. Repeat "
+            f"{writing_command(claim.get('identity'), objects.location)} to finish it."
         )
     plan = restore_plan(objects)
     if plan.digest != claim.get("plan"):

@@ -90,7 +90,7 @@ def read_rows(source: ShardSource, out: Rows, *, first_chunk: int = 0, verify: b
     )
 
 
-_REMEDY = "Restore it from a copy, or run `lrh verify STORE --repair` and repeat `lrh extract CONFIG`."
+_REMEDY = "Restore it from a copy, or run `lrh verify STORE --repair` and then the command it names."
 
 
 def _flat(source: ShardSource, out: np.ndarray, first_chunk: int) -> np.ndarray:

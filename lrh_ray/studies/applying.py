@@ -36,8 +36,9 @@ from lrh_ray.runtime.reduce import reduce_blocks
 from lrh_ray.store.commits import pending_blocks, recover
 from lrh_ray.store.derived import create_derived, derived_plan, parent_of
 from lrh_ray.store.objects import Location, absolute, open_objects
+from lrh_ray.store.origin import DERIVED
 from lrh_ray.store.parts import Part
-from lrh_ray.store.plan import DERIVED, Plan, read_plan
+from lrh_ray.store.plan import Plan, read_plan
 from lrh_ray.store.reader import Store, open_sealed, open_store
 from lrh_ray.store.seal import is_sealed, seal
 from lrh_ray.studies.apply_workers import ApplyTask, CountPass
