@@ -89,7 +89,7 @@ def apply_fitted(
     lineage: dict[str, Plain] = {"root": store.root, "plan": parent.plan.digest, **fitted.lineage}
     place = _beside(parent.objects.location, fitted, lineage) if target is None else target
     standing = _standing(place, lineage)
-    if standing is None or not is_sealed(place):
+    if standing is None or not _is_finished(place, standing):
         with connected(address) as cluster:
             application = _application(fitted, store, standing, progress)
             plan = standing or _plan(parent, fitted, application, lineage)
@@ -126,6 +126,11 @@ def _standing(location: Location, lineage: Mapping[str, Plain]) -> Plan | None:
     if plan.identity.get(DERIVED) != lineage:
         raise StoreConflict(f"{str(location)!r} holds another store. Choose another place (-o), or move it aside.")
     return plan
+
+
+def _is_finished(location: Location, plan: Plan) -> bool:
+    """Whether every block is there: a repair takes some out of a store that stays sealed."""
+    return is_sealed(location) and not pending_blocks(open_objects(location), plan)
 
 
 def _application(
