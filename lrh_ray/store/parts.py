@@ -13,7 +13,8 @@ import numpy as np
 from lrh_ray.errors import StoreIncomplete
 from lrh_ray.layouts import RowMask
 from lrh_ray.records import Plain, TokenBatch
-from lrh_ray.store.commits import Commit, read_commits, root_digest
+from lrh_ray.store.commit_records import Commit
+from lrh_ray.store.commits import read_commits, root_digest
 from lrh_ray.store.context import BlockInput, read_block_input
 from lrh_ray.store.documents import read_documents
 from lrh_ray.store.objects import Location, Objects, child, open_objects

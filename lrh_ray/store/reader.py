@@ -21,7 +21,7 @@ from lrh_ray.digests import digest_json
 from lrh_ray.errors import SiteError, StoreIncomplete
 from lrh_ray.layouts import RowIndex, RowMask, Rows
 from lrh_ray.records import Plain, TokenBatch
-from lrh_ray.store.commits import Commit
+from lrh_ray.store.commit_records import Commit
 from lrh_ray.store.documents import Labels, join_labels, open_labels
 from lrh_ray.store.joins import Group, group_parts, joined_plan
 from lrh_ray.store.objects import Location

@@ -26,7 +26,8 @@ from typing import cast
 
 from lrh_ray.errors import LrhError, PathUnusable, StoreCorrupt, StoreIncomplete
 from lrh_ray.records import Plain
-from lrh_ray.store.commits import PACK, drop_block, record_key, restore_record
+from lrh_ray.store.commit_records import record_key
+from lrh_ray.store.commits import PACK, drop_block, restore_record
 from lrh_ray.store.findings import Finding, Repaired, Verdict
 from lrh_ray.store.objects import Location, Objects, open_objects
 from lrh_ray.store.origin import writing_command

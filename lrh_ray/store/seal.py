@@ -16,17 +16,8 @@ from lrh_ray.digests import digest_bytes
 from lrh_ray.durable import disk_errors
 from lrh_ray.errors import StoreCorrupt, StoreIncomplete
 from lrh_ray.records import Context, Corpus, Plain, TokenBatch
-from lrh_ray.store.commits import (
-    PACK,
-    STATISTICS,
-    Commit,
-    object_key,
-    pack,
-    publish,
-    read_commits,
-    recover,
-    root_digest,
-)
+from lrh_ray.store.commit_records import STATISTICS, Commit, object_key
+from lrh_ray.store.commits import PACK, pack, publish, read_commits, recover, root_digest
 from lrh_ray.store.context import KEYS as CONTEXT_KEYS
 from lrh_ray.store.context import has_context, write_context
 from lrh_ray.store.documents import DOCUMENTS, labels_key, text_digest, write_documents, write_labels

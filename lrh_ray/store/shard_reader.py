@@ -25,7 +25,7 @@ import numpy as np
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.layouts import Rows
 from lrh_ray.store.codecs import open_codec
-from lrh_ray.store.commits import object_key, staged_key
+from lrh_ray.store.commit_records import object_key, staged_key
 from lrh_ray.store.objects import Objects
 from lrh_ray.store.plan import Plan
 from lrh_ray.store.shards import CRC_BYTES, INDEX_ENTRY_BYTES, ShardLayout, crc32c

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from lrh_ray.records import Plain
-from lrh_ray.store.commits import Commit, read_standing, staged_files
+from lrh_ray.store.commit_records import Commit
+from lrh_ray.store.commits import read_standing, staged_files
 from lrh_ray.store.objects import TEMPORARY, Location, Objects, open_objects
 from lrh_ray.store.parts import Part, open_part
 from lrh_ray.store.verify import find_store

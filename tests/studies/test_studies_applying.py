@@ -21,7 +21,7 @@ from lrh_ray.exchange.folders import export_result
 from lrh_ray.records import Result
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.runtime.map import map_blocks
-from lrh_ray.store.commits import object_key
+from lrh_ray.store.commit_records import object_key
 from lrh_ray.store.loader import Loader
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.repair import repair
