@@ -33,7 +33,8 @@ from lrh_ray.store.foreign_safetensors import open_safetensors
 from lrh_ray.store.foreign_source import ROWS_PER_DOCUMENT, UNKNOWN_TOKEN, ForeignSource, Part
 from lrh_ray.store.objects import Location
 from lrh_ray.store.origin import SOURCE
-from lrh_ray.store.plan import SITE_NAME, Plan, make_plan
+from lrh_ray.store.plan import Plan, make_plan
+from lrh_ray.store.plan_shape import SITE_NAME
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.seal import create_store, seal
 from lrh_ray.store.writer import BlockWriter

@@ -35,7 +35,7 @@ from lrh_ray.store.deal import BatchDeal, Deal, Dealt, WindowDeal, deal_windows,
 from lrh_ray.store.filters import ChosenRows, LabelFilter, RowFilters
 from lrh_ray.store.order import WINDOW_ROWS, EpochOrder, cut_pieces
 from lrh_ray.store.place import STATE_VERSION, Place, decode_place, encode_place
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store
 from lrh_ray.store.windows import PieceReader, Slot, WindowReader, make_slot
 

@@ -27,7 +27,8 @@ from lrh_ray.store.joins import Group, group_parts, joined_plan
 from lrh_ray.store.objects import Location
 from lrh_ray.store.origin import DERIVED
 from lrh_ray.store.parts import Part, RowKeys, open_part
-from lrh_ray.store.plan import DTYPES, SITE_DTYPES, Plan
+from lrh_ray.store.plan import Plan
+from lrh_ray.store.plan_shape import DTYPES, SITE_DTYPES
 from lrh_ray.store.seal import describe_rows
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 from lrh_ray.store.tree import read_columns

@@ -28,7 +28,8 @@ from lrh_ray.records import ModelFacts, Plain
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.store.objects import open_objects
 from lrh_ray.store.origin import TWIN_OF
-from lrh_ray.store.plan import Plan, Shape, assemble_plan, read_plan
+from lrh_ray.store.plan import Plan, assemble_plan, read_plan
+from lrh_ray.store.plan_shape import Shape
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.extraction import Planned, extract_planned, plan_run
 from lrh_ray.studies.progress import Progress, Silent
