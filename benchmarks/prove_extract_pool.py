@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lrh_ray.store.commits import STATISTICS, Commit, StoredObject, encode_commit, record_key
+from lrh_ray.store.commit_records import STATISTICS, Commit, StoredObject, encode_commit, record_key
 from lrh_ray.store.status import store_status
 from lrh_ray.testing.stores import make_store
 

@@ -12,18 +12,16 @@ import json
 import os
 import platform
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
+from killing import kill
 
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
@@ -131,7 +129,7 @@ def _finish(folder: Path, name: str, rng: random.Random, killed: dict[str, int],
         if sum(killed.values()) >= number or not _wait(folder, name, saved, rng, run):
             break
         victim = "trainer" if rng.random() < 0.5 else "worker"
-        if not _kill(run, victim):
+        if not kill(run, victim, "TrainWorker", rng):
             continue
         saved = _saved(folder, name)
         killed[victim] += 1
@@ -153,19 +151,6 @@ def _wait(folder: Path, name: str, saved: int, rng: random.Random, run: subproce
 def _saved(folder: Path, name: str) -> int:
     """Steps of the last checkpoint of a run; -1 of none."""
     return max((int(path.name[5:]) for path in (folder / name / "training").glob("*/step-*")), default=-1)
-
-
-def _kill(run: subprocess.Popen[bytes], victim: str) -> bool:
-    if victim == "trainer":
-        run.kill()
-        return True
-    with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(run.pid).children(recursive=True)
-        workers = [one for one in family if "TrainWorker" in " ".join(one.cmdline())]
-        if workers:
-            os.kill(random.choice(workers).pid, signal.SIGKILL)
-            return True
-    return False
 
 
 def _changed(folder: Path, name: str, rng: random.Random, expected: Result) -> Facts:

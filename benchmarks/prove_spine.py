@@ -8,17 +8,15 @@ import json
 import os
 import platform
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from killing import kill
 from scipy.stats import binom
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -107,16 +105,7 @@ def _kill(run: subprocess.Popen[str], victim: str, before: int, folder: Path, na
         time.sleep(rng.uniform(0, 1.5))
     if run.poll() is not None:
         return False
-    if victim == "driver":
-        run.kill()
-        return True
-    with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(run.pid).children(recursive=True)
-        workers = [one for one in family if "_Host" in " ".join(one.cmdline())]
-        if workers:
-            os.kill(rng.choice(workers).pid, signal.SIGKILL)
-            return True
-    return False
+    return kill(run, victim, "_Host", rng)
 
 
 def calibration(runs: str, seeds: int) -> Facts:

@@ -44,7 +44,7 @@ def verify(
     ] = 2,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Take the damage out, so that the next `lrh extract CONFIG` mends exactly that."),
+        typer.Option("--repair", help="Take the damage out, and name the command that then mends exactly that."),
     ] = False,
     config: Annotated[Path | None, typer.Option(help="Level 3: YAML file of the run that made the store.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Level 3: how many random blocks are computed again.")] = 4,
@@ -135,7 +135,7 @@ def _refuse(verdict: "Verdict", repaired: "Repaired | None") -> None:
     shown = "\n  ".join(finding.describe() for finding in left[:SHOWN])
     more = f"\n  and {len(left) - SHOWN} more (--json lists all)" if len(left) > SHOWN else ""
     remedy = (
-        "`lrh verify STORE --repair` takes the damage out; `lrh extract CONFIG` then computes only what is missing."
+        "`lrh verify STORE --repair` takes the damage out, and names the command that computes what is then missing."
         if repaired is None
         else repaired.next_step
     )

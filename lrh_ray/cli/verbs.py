@@ -3,6 +3,7 @@
 import json
 from enum import StrEnum
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,22 @@ app.command()(push)
 app.command()(status)
 app.command()(verify)
 app.command()(gc)
+
+
+def _tell_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"lrh-ray {metadata.version('lrh-ray')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `lrh` itself, before any verb."""
 
 
 class Size(StrEnum):

@@ -27,7 +27,7 @@ from lrh_ray.errors import ConfigError, SiteError, StoreConflict, StoreIncomplet
 from lrh_ray.layouts import Rows
 from lrh_ray.optional import optional
 from lrh_ray.store.objects import Location
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store, open_store
 
 Missing: TypeAlias = Literal["error", "skip"]

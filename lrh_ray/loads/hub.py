@@ -111,7 +111,7 @@ def _folder(store: Store) -> Path:
 
 def _require_sealed(store: Store) -> None:
     if store.manifest is None:
-        raise StoreIncomplete(f"{store.location!r} is not sealed. Finish the command that writes it, then push.")
+        raise StoreIncomplete(f"{store.location!r} is not sealed. Finish {store.writing_command}, then push.")
     parity = store.manifest.get("parity")
     if isinstance(parity, Mapping) and parity.get("passed") is False:
         raise ParityError(f"{store.location!r} failed its comparison with the model; such rows are not published.")

@@ -16,7 +16,7 @@
 | `tables`, `examples`, `outline` | tables, example texts, configurations | cells, reading lines, indented text |
 | `passages` | texts with a code for each token | pages of latents |
 | `figures`, `view`, `page` | results | everything the template shows; the page |
-| `text` | a result | terminal output |
+| `text`, `reading` | a result, its example texts | terminal output |
 
 Rendering goes by the keys of measures and the names and columns of tables, never by the kind of analysis: a new
 analysis is shown without a change here. Nothing in this folder knows how a number was computed.

@@ -17,6 +17,7 @@ from lrh_ray.records import Scalar, Table
 from lrh_ray.report.numbers import number, readable
 from lrh_ray.report.series import drawable
 
+TABLE = "examples"
 CONTEXT_LIMIT = 160
 TOKEN_LIMIT = 80
 
@@ -43,7 +44,7 @@ class ExampleGroup:
 
 
 def is_examples(table: Table) -> bool:
-    return "token" in table.columns
+    return table.name == TABLE and "token" in table.columns
 
 
 def example_groups(table: Table, *, limit: int) -> tuple[ExampleGroup, ...]:

@@ -2,7 +2,8 @@
 
     print_result(result, rich.console.Console())
 
-The order and the words follow the page; sites, probes and other keys stand in one column to fit 80 characters.
+The order and the words follow the page; sites, probes and other keys stand in one column to fit 80 characters, and
+example texts are lines around their tokens.
 
 What can go wrong: a terminal that obeys control characters would be at the mercy of the corpus, so text is made visible
 first and is never read as markup.
@@ -17,7 +18,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lrh_ray.artifacts import result_digest
-from lrh_ray.records import Measure, Result
+from lrh_ray.records import Measure, Result, Table
+from lrh_ray.report.examples import example_groups, is_examples
 from lrh_ray.report.numbers import NO_VALUE, interval, label, number, readable, unit_suffix
 from lrh_ray.report.ranking import (
     best_per_concept,
@@ -28,6 +30,7 @@ from lrh_ray.report.ranking import (
     subject_word,
     where,
 )
+from lrh_ray.report.reading import reading_lines
 from lrh_ray.report.series import NULL_CONTROLS
 from lrh_ray.report.tables import STORE_TABLES, TableView, table_view
 
@@ -62,7 +65,10 @@ def print_tables(result: Result, console: Console, names: Sequence[str]) -> None
         for table in result.tables:
             if table.name == name:
                 console.print()
-                console.print(_plain_table(table_view(table, rows=MAX_ROWS)))
+                if is_examples(table):
+                    _print_examples(table, console)
+                else:
+                    console.print(_plain_table(table_view(table, rows=MAX_ROWS)))
 
 
 def _best_table(best: tuple[Measure, ...], *, num_measures: int, width: int) -> RichTable:
@@ -105,6 +111,21 @@ def _best_row(measure: Measure, controls: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def _print_examples(table: Table, console: Console) -> None:
+    """Lines around tokens; in columns side by side nothing would be left of the texts."""
+    console.print(Text(label(table.name), style="bold"))
+    if table.description:
+        console.print(Text(readable(table.description, MAX_TEXT), style="dim"))
+    for line in reading_lines(example_groups(table, limit=MAX_ROWS), width=console.width):
+        console.print(line, no_wrap=True)
+    if len(table.rows) > MAX_ROWS:
+        console.print(Text(_omitted(len(table.rows) - MAX_ROWS), style="dim"))
+
+
+def _omitted(number_of_rows: int) -> str:
+    return f"{number_of_rows} more rows in result.json"
+
+
 def _plain_table(view: TableView) -> RichTable:
     table = RichTable(
         title=Text(view.name, style="bold"),
@@ -119,5 +140,5 @@ def _plain_table(view: TableView) -> RichTable:
     for row in view.rows:
         table.add_row(*(Text(cell.text) for cell in row))
     if view.omitted:
-        table.caption = Text(f"{view.omitted} more rows in result.json", style="dim")
+        table.caption = Text(_omitted(view.omitted), style="dim")
     return table

@@ -43,7 +43,6 @@ from lrh_ray.report.tables import STORE_TABLES, TableView, measure_view, table_v
 from lrh_ray.report.trade_offs import LEFT_OVER, trade_off_figure
 
 STRONGEST_TABLE = "strongest"
-EXAMPLES_TABLE = "examples"
 OPEN_ROWS = 40
 """A table of measures longer than this starts folded."""
 
@@ -136,7 +135,7 @@ def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
     """Prepare one result; `anchor` makes the identifiers of its parts unique on the page."""
     by_metric = {name: [m for m in result.measures if m.name == name] for name in metric_names(result.measures)}
     primary = by_metric.get(primary_metric(result.measures) or "", [])
-    told = [table for table in result.tables if table.name == EXAMPLES_TABLE and is_examples(table)]
+    told = [table for table in result.tables if is_examples(table)]
     passages = [table for table in result.tables if is_passages(table)]
     trade_offs = draw_figures([trade_off_figure(result, limit=budget.panels)], f"{anchor}-o")
     named = {*STORE_TABLES, STRONGEST_TABLE}

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from lrh_ray.durable import disk_errors, make_folder, sync_folder
 from lrh_ray.errors import StoreCorrupt
-from lrh_ray.store.commits import Commit, commit_block, is_committed_by, staged_key
+from lrh_ray.store.commit_records import Commit, staged_key
+from lrh_ray.store.commits import commit_block, is_committed_by
 from lrh_ray.store.objects import Objects
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from lrh_ray.errors import PathUnusable, StoreCorrupt
 from lrh_ray.records import Plain
 from lrh_ray.store.checking import Check
-from lrh_ray.store.commits import PACK, STATISTICS, Commit, StoredObject, object_key, record_key, staged_key
+from lrh_ray.store.commit_records import STATISTICS, Commit, StoredObject, object_key, record_key, staged_key
+from lrh_ray.store.commits import PACK
 from lrh_ray.store.pack_check import PackReading, read_damaged_pack, read_own_records
 from lrh_ray.store.plan import Plan
 from lrh_ray.store.shard_check import Buffer, check_shard

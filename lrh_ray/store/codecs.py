@@ -163,7 +163,7 @@ class PCodec8:
             raise StoreCorrupt(f"A pcodec chunk does not hold {out.size} numbers. {REMEDY}")
 
 
-REMEDY = "Run `lrh verify STORE --repair`, then repeat `lrh extract CONFIG`; only damaged blocks are computed again."
+REMEDY = "Run `lrh verify STORE --repair`, then the command it names; only damaged blocks are computed again."
 
 
 def _broken(name: str, error: Exception) -> StoreCorrupt:

@@ -21,65 +21,33 @@ run beside them, and each may die between any two of its operations.
 """
 
 import io
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from lrh_ray.digests import digest_json
 from lrh_ray.errors import AttemptSuperseded, StoreConflict, StoreCorrupt
 from lrh_ray.records import Plain
-from lrh_ray.store.fields import INTEGER_OR_NONE, NUMBER, Types, require_fields, require_values
+from lrh_ray.store.commit_records import (
+    STAGED_KEY,
+    Commit,
+    decode_commit,
+    encode_commit,
+    object_key,
+    record_key,
+    staged_key,
+)
+from lrh_ray.store.fields import require_fields
 from lrh_ray.store.objects import Blob, Objects, Tag
 from lrh_ray.store.plan import Plan
 from lrh_ray.store.stamps import MAX_BYTES, stamped, unstamp
 
-FOLDER_SIZE = 1000
-STATISTICS = "statistics"
 PACK = "commits/packed.jsonl"
-STAGED_KEY = re.compile(r"staging/(\d{8})\.([0-9a-f]{1,32})\.(.+)")
-ATTEMPT = re.compile(r"[0-9a-f]{1,32}")
 MAX_PACK_BYTES = 128 << 20
-COMMIT_FIELDS: Mapping[str, Types] = {
-    "block": int,
-    "attempt": str,
-    "valid_rows": int,
-    "objects": dict,
-    "nonfinite": dict,
-    "overflow": dict,
-    "seconds": NUMBER,
-    "worker": str,
-    "software": dict,
-}
-OBJECT_FIELDS: Mapping[str, Types] = {"num_bytes": int, "digest": str, "index_crc32c": INTEGER_OR_NONE}
 TRIES = 16
 READERS = 16
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredObject:
-    """One published file of a block: a site's shard, or the block's statistics (which have no index)."""
-
-    num_bytes: int
-    digest: str
-    index_crc32c: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Commit:
-    """The record of one block. `objects` maps each site, and "statistics", to its file."""
-
-    block: int
-    attempt: str
-    valid_rows: int
-    objects: Mapping[str, StoredObject]
-    nonfinite: Mapping[str, int]
-    overflow: Mapping[str, int]
-    seconds: float
-    worker: str
-    software: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,51 +58,6 @@ class Standing:
     attempt: str
     tag: Tag
     commit: Commit | None
-
-
-def record_key(block: int) -> str:
-    return f"commits/{block // FOLDER_SIZE:05d}/{block:08d}.json"
-
-
-def object_key(name: str, block: int) -> str:
-    """Final key of a block's object: a site's shard, or the statistics."""
-    if name == STATISTICS:
-        return f"{STATISTICS}/{block // FOLDER_SIZE:05d}/{block:08d}.safetensors"
-    return f"data.zarr/acts/{name}/c/{block}/0"
-
-
-def staged_key(block: int, attempt: str, name: str) -> str:
-    return f"staging/{block:08d}.{attempt}.{name}"
-
-
-def encode_commit(commit: Commit) -> bytes:
-    return stamped({**asdict(commit), "state": "committed"})
-
-
-def decode_commit(record: Mapping[str, Plain], key: str) -> Commit:
-    """A commit from its record.
-
-    Raises:
-        StoreCorrupt: The record lacks what a commit has.
-    """
-    facts = {name: value for name, value in record.items() if name != "state"}
-    _require_types(facts, key)
-    try:
-        entries = cast(Mapping[str, Mapping[str, object]], facts["objects"])
-        objects = {name: StoredObject(**entry) for name, entry in entries.items()}  # type: ignore[arg-type]
-        return Commit(**{**facts, "objects": objects})  # type: ignore[arg-type]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise StoreCorrupt(f"{key} is no commit record ({error}). `lrh verify STORE --repair` drops it.") from error
-
-
-def _require_types(facts: Mapping[str, Plain], key: str) -> None:
-    require_fields(facts, COMMIT_FIELDS, key)
-    for name, kind in (("nonfinite", int), ("overflow", int), ("software", str), ("objects", dict)):
-        require_values(facts[name], kind, f"{name} in {key}")
-    for name, entry in cast(Mapping[str, object], facts["objects"]).items():
-        require_fields(entry, OBJECT_FIELDS, f"{name!r} in {key}")
-    if not ATTEMPT.fullmatch(str(facts["attempt"])):
-        raise StoreCorrupt(f"{key} names an attempt {str(facts['attempt'])[:80]!r}, which is none.")
 
 
 def read_standing(objects: Objects, block: int) -> Standing | None:
@@ -291,7 +214,7 @@ def publish(objects: Objects, commit: Commit) -> None:
             found = "is missing" if standing is None else f"has {standing.num_bytes} bytes"
             raise StoreCorrupt(
                 f"Block {commit.block}, {name!r}: {key} {found}, its commit record says {stored.num_bytes} bytes. "
-                f"`lrh verify STORE --repair` drops the block; repeat `lrh extract CONFIG` to compute it again."
+                f"`lrh verify STORE --repair` drops the block, and names the command that computes it again."
             )
 
 

@@ -27,8 +27,10 @@ from lrh_ray.store.context import KEYS as CONTEXT_KEYS
 from lrh_ray.store.context import has_context
 from lrh_ray.store.documents import DOCUMENTS, labels_key, text_digest
 from lrh_ray.store.objects import Location, Objects, open_objects, put_same
+from lrh_ray.store.origin import DERIVED
 from lrh_ray.store.parts import Part
-from lrh_ray.store.plan import DERIVED, MAX_CHUNK_BYTES, Plan, Shape, assemble_plan, seal_plan, write_table
+from lrh_ray.store.plan import Plan, assemble_plan, seal_plan, write_table
+from lrh_ray.store.plan_shape import MAX_CHUNK_BYTES, Shape
 from lrh_ray.store.reader import Store
 from lrh_ray.store.seal import CONFIG, CORPUS_LABELS, claim_place, plan_files
 from lrh_ray.store.tree import PLAN_ARRAYS, create_tree, read_rows

@@ -107,14 +107,16 @@ class Repaired:
     """What a repair did, and what is left to do."""
 
     dropped: tuple[int, ...]
-    """Blocks whose commit was taken back; the next extraction computes them again."""
+    """Blocks whose commit was taken back; the command that wrote the store computes them again."""
     removed: tuple[str, ...]
-    """Damaged objects that were removed; the next extraction writes them again."""
+    """Damaged objects that were removed; the command that wrote the store writes them again."""
     rewritten: tuple[str, ...]
     """Damaged objects that were written again from what stands."""
     left: tuple[Finding, ...]
     """Damage that a repair cannot mend."""
     needs_extract: bool
+    writing_command: str
+    """What computes again what was dropped."""
 
     def as_plain(self) -> Mapping[str, Plain]:
         return {
@@ -130,5 +132,5 @@ class Repaired:
         if self.left:
             return "Some damage cannot be repaired from the store; restore the named objects from a copy."
         if self.needs_extract:
-            return "Repeat `lrh extract CONFIG`: it computes only what was dropped, and seals the store again."
+            return f"Repeat {self.writing_command}: it computes only what was dropped, and seals the store again."
         return "Nothing: the store is whole."

@@ -32,7 +32,9 @@ from lrh_ray.store.foreign_npy import open_npy
 from lrh_ray.store.foreign_safetensors import open_safetensors
 from lrh_ray.store.foreign_source import ROWS_PER_DOCUMENT, UNKNOWN_TOKEN, ForeignSource, Part
 from lrh_ray.store.objects import Location
-from lrh_ray.store.plan import SITE_NAME, Plan, make_plan
+from lrh_ray.store.origin import SOURCE
+from lrh_ray.store.plan import Plan, make_plan
+from lrh_ray.store.plan_shape import SITE_NAME
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.seal import create_store, seal
 from lrh_ray.store.writer import BlockWriter
@@ -83,7 +85,7 @@ def import_activations(
     digest = digest_files(opened.files)
     tokens = _tokens(opened)
     config = StoreConfig(sites=tuple(names.values()), seed=seed, rows_per_block=rows_per_block)
-    identity: dict[str, Plain] = {"corpus": digest, "source": {"kind": opened.kind, "files": sorted(opened.files)}}
+    identity: dict[str, Plain] = {"corpus": digest, SOURCE: {"kind": opened.kind, "files": sorted(opened.files)}}
     plan = make_plan(tokens, _model(opened, names, digest, tokens), config, identity)
     asked: dict[str, Plain] = {"source": opened.kind, "sites": names, "rows_per_document": rows_per_document}
     create_store(

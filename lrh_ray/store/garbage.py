@@ -23,18 +23,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from lrh_ray.records import Plain
-from lrh_ray.store.commits import (
-    STATISTICS,
-    Standing,
-    drop_block,
-    object_key,
-    publish,
-    read_commit,
-    read_commits,
-    read_standing,
-    record_key,
-    staged_files,
-)
+from lrh_ray.store.commit_records import STATISTICS, object_key, record_key
+from lrh_ray.store.commits import Standing, drop_block, publish, read_commit, read_commits, read_standing, staged_files
 from lrh_ray.store.objects import TEMPORARY, Entry, LocalObjects, Location, Objects, Tag, open_objects
 from lrh_ray.store.plan import Plan, read_plan
 from lrh_ray.store.stamps import stamped

@@ -17,7 +17,8 @@ from lrh_ray.records import Document, ModelFacts, Plain, TokenBatch
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.documents import text_digest
 from lrh_ray.store.packing import Packing, pack
-from lrh_ray.store.plan import Plan, Shape, assemble_plan, full_identity
+from lrh_ray.store.plan import Plan, assemble_plan, full_identity
+from lrh_ray.store.plan_shape import Shape
 from lrh_ray.store.reader import Store
 
 SAME = ("model", "model_dtype", "tokenizer", "render", "template", "bos", "too_long")

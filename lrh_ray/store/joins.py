@@ -18,7 +18,8 @@ import numpy as np
 from lrh_ray.errors import StoreConflict
 from lrh_ray.records import SiteSpec
 from lrh_ray.store.parts import Part
-from lrh_ray.store.plan import Plan, Shape, assemble_plan
+from lrh_ray.store.plan import Plan, assemble_plan
+from lrh_ray.store.plan_shape import Shape
 
 Group: TypeAlias = tuple[Part, ...]
 """Stores of the same rows; their sites are disjoint."""

@@ -35,7 +35,7 @@ from lrh_ray.store.deal import BatchDeal, Deal, Dealt, WindowDeal, deal_windows,
 from lrh_ray.store.filters import ChosenRows, LabelFilter, RowFilters
 from lrh_ray.store.order import WINDOW_ROWS, EpochOrder, cut_pieces
 from lrh_ray.store.place import STATE_VERSION, Place, decode_place, encode_place
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store
 from lrh_ray.store.windows import PieceReader, Slot, WindowReader, make_slot
 
@@ -44,7 +44,35 @@ DealName: TypeAlias = Literal["batch", "window"]
 
 
 class Loader:
-    """Shuffled epochs over the rows of one or several sites."""
+    """Shuffled epochs over the rows of one or several sites; making a loader reads nothing but labels.
+
+    Args:
+        store: An open store; its root digest fixes the order, so an unsealed store has another order when it grows.
+        sites: One or several sites; a batch has the same rows of all of them.
+        batch_size: Rows of a global batch, over all ranks.
+        seed: Names the order, together with root and epoch.
+        epoch: The epoch to start with.
+        rank: This rank.
+        world: Number of ranks.
+        deal: `batch` cuts global batches, the same at any world size; `window` deals whole windows, which saves
+            reading and promises only that each row appears once.
+        window_rows: Rows shuffled together in memory; None: min(2^19, all). Part of the order.
+        verify: When to check every chunk's crc32c; `first_epoch` is the epoch this loader was made with.
+        prefetch: Windows read ahead; 0 reads when needed, with half the memory.
+        drop_last: Leave out a last batch that is shorter than the others.
+        dtype: Data type of the batches; None keeps the store's, or takes float32 where a site has one of its own.
+        documents: Only rows of these document ids.
+        positions: Only these token positions.
+        labels: Only rows with these labels.
+        sinks: `drop` leaves out attention sinks at any of `sites`.
+        missing: `skip` passes over blocks that are not committed.
+
+    Raises:
+        SiteError: The store has no such site.
+        ConfigError: A value that cannot be.
+        StoreIncomplete: Blocks are missing.
+        UnknownName: A document id, concept or label value that the store does not have.
+    """
 
     def __init__(
         self,
@@ -68,35 +96,6 @@ class Loader:
         sinks: Literal["keep", "drop"] = "keep",
         missing: Literal["error", "skip"] = "error",
     ) -> None:
-        """Set up; reads nothing but labels.
-
-        Args:
-            store: An open store; its root digest fixes the order, so an unsealed store has another order when it grows.
-            sites: One or several sites; a batch has the same rows of all of them.
-            batch_size: Rows of a global batch, over all ranks.
-            seed: Names the order, together with root and epoch.
-            epoch: The epoch to start with.
-            rank: This rank.
-            world: Number of ranks.
-            deal: `batch` cuts global batches, the same at any world size; `window` deals whole windows, which saves
-                reading and promises only that each row appears once.
-            window_rows: Rows shuffled together in memory; None: min(2^19, all). Part of the order.
-            verify: When to check every chunk's crc32c; `first_epoch` is the epoch this loader was made with.
-            prefetch: Windows read ahead; 0 reads when needed, with half the memory.
-            drop_last: Leave out a last batch that is shorter than the others.
-            dtype: Data type of the batches; None keeps the store's, or takes float32 where a site has one of its own.
-            documents: Only rows of these document ids.
-            positions: Only these token positions.
-            labels: Only rows with these labels.
-            sinks: `drop` leaves out attention sinks at any of `sites`.
-            missing: `skip` passes over blocks that are not committed.
-
-        Raises:
-            SiteError: The store has no such site.
-            ConfigError: A value that cannot be.
-            StoreIncomplete: Blocks are missing.
-            UnknownName: A document id, concept or label value that the store does not have.
-        """
         self.store = store
         self.sites = (sites,) if isinstance(sites, str) else tuple(sites)
         self.batch_size, self.seed = batch_size, seed
@@ -139,8 +138,8 @@ class Loader:
             blocks = self.store.missing_blocks
             raise StoreIncomplete(
                 f"{len(blocks)} of {self.store.plan.num_blocks} blocks are missing, the first is block {blocks[0]} "
-                f"(rows from {blocks[0] * self.store.plan.rows_per_block}). Repeat `lrh extract CONFIG`, or pass "
-                f"missing='skip'."
+                f"(rows from {blocks[0] * self.store.plan.rows_per_block}). Repeat {self.store.writing_command}, or "
+                f"pass missing='skip'."
             )
 
     @property

@@ -11,7 +11,8 @@ from blake3 import blake3
 
 from lrh_ray.digests import DIGEST_LENGTH
 from lrh_ray.errors import PathUnusable, StoreCorrupt
-from lrh_ray.store.commits import PACK, Commit, decode_commit, read_standing
+from lrh_ray.store.commit_records import Commit, decode_commit
+from lrh_ray.store.commits import PACK, read_standing
 from lrh_ray.store.lines import read_lines
 from lrh_ray.store.objects import Objects
 from lrh_ray.store.stamps import unstamp

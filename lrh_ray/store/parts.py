@@ -13,10 +13,12 @@ import numpy as np
 from lrh_ray.errors import StoreIncomplete
 from lrh_ray.layouts import RowMask
 from lrh_ray.records import Plain, TokenBatch
-from lrh_ray.store.commits import Commit, read_commits, root_digest
+from lrh_ray.store.commit_records import Commit
+from lrh_ray.store.commits import read_commits, root_digest
 from lrh_ray.store.context import BlockInput, read_block_input
 from lrh_ray.store.documents import read_documents
 from lrh_ray.store.objects import Location, Objects, child, open_objects
+from lrh_ray.store.origin import writing_command
 from lrh_ray.store.plan import IDENTITY, Plan, read_plan
 from lrh_ray.store.seal import check_manifest, describe_rows, read_manifest, sink_thresholds
 from lrh_ray.store.shard_reader import ShardSource, shard_source
@@ -58,6 +60,11 @@ class Part:
     def root(self) -> str:
         """Digest of the content: of the manifest if sealed, otherwise of the blocks committed so far."""
         return str(self.manifest["root"]) if self.manifest is not None else root_digest(self.plan, self.commits)
+
+    @property
+    def writing_command(self) -> str:
+        """What goes on with this store, and finishes it."""
+        return writing_command(self.plan.identity, self.objects.location)
 
     @cached_property
     def document_ids(self) -> tuple[str, ...]:
@@ -105,7 +112,9 @@ class Part:
             StoreIncomplete: The block is not committed.
         """
         if block not in self.commits:
-            raise StoreIncomplete(f"{describe_rows(self.plan, [block])} is not committed. Repeat `lrh extract CONFIG`.")
+            raise StoreIncomplete(
+                f"{describe_rows(self.plan, [block])} is not committed. Repeat {self.writing_command}."
+            )
         return shard_source(self.objects, self.plan, attempt=self.commits[block].attempt, block=block, site=site)
 
     def norms(self, site: str, block: int) -> np.ndarray:
@@ -120,7 +129,7 @@ class Part:
         """
         if self.manifest is None:
             raise StoreIncomplete(
-                "Sinks are named by the seal, and this store is not sealed. Finish `lrh extract CONFIG`."
+                f"Sinks are named by the seal, and this store is not sealed. Finish {self.writing_command}."
             )
         thresholds = sink_thresholds(self.manifest)
         return np.asarray(np.logical_or.reduce([self.norms(site, block) > thresholds[site] for site in sites]))

@@ -8,12 +8,11 @@ by another plan is a `StoreConflict`.
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import cast
 
-import ml_dtypes
 import numpy as np
 
 from lrh_ray.digests import digest_bytes, digest_json
@@ -21,7 +20,9 @@ from lrh_ray.errors import CorpusError, StoreConflict, StoreCorrupt, StoreMissin
 from lrh_ray.records import ModelFacts, Plain, SiteSpec, TokenBatch
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Objects, put_same
+from lrh_ray.store.origin import writing_command
 from lrh_ray.store.packing import pack, size_blocks
+from lrh_ray.store.plan_shape import DTYPES, Shape, check_shape, site_dtype, site_facts
 from lrh_ray.store.shards import ShardLayout
 from lrh_ray.store.stamps import read_record, stamped
 
@@ -35,24 +36,9 @@ IDENTITY = "dataset.json"
 SHAPE = "plan/plan.json"
 TABLE = "plan/table.npy"
 SEALED = "plan/sealed.json"
-DERIVED = "derived"
-"""Word of a plan's identity that says what a derived store was made from."""
-COMPRESSIONS = ("none", "zstd1", "lz4bit", "pcodec8")
 TABLE_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<i8', 'fortran_order': False, 'shape': \(3, (\d{1,15})\), \} *\n", re.DOTALL
 )
-SITE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-MAX_WIDTH = 1 << 20
-MAX_BLOCKS = 1 << 24
-MAX_SHARD_BYTES = 20 << 30
-MAX_CHUNK_BYTES = 64 << 20
-DTYPES = {
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-    "float32": np.dtype(np.float32),
-}
-SITE_DTYPES = {"float32": DTYPES["float32"], "int32": np.dtype(np.int32)}
-"""Data types that a site may have in place of its store's: what derived stores hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +104,7 @@ class Plan:
 
     def dtype_of(self, site: str) -> np.dtype:
         """Data type of the rows of a site: its own, or the store's."""
-        return _dtype_of(self.site(site), self.dtype)
+        return site_dtype(self.site(site), self.dtype)
 
     def shard(self, site: str) -> ShardLayout:
         return ShardLayout(
@@ -126,16 +112,6 @@ class Plan:
             num_chunks=self.rows_per_block // self.chunk_rows,
             row_bytes=self.site(site).width * self.dtype_of(site).itemsize,
         )
-
-
-def _dtype_of(site: SiteSpec, dtype: str) -> np.dtype:
-    found: np.dtype = DTYPES[dtype] if site.dtype is None else SITE_DTYPES[site.dtype]
-    return found
-
-
-def _site_facts(sites: Sequence[SiteSpec]) -> list[Plain]:
-    """Sites as the plan has them; a data type only where it is a site's own."""
-    return [{name: value for name, value in asdict(site).items() if name != "dtype" or value} for site in sites]
 
 
 def make_plan(tokens: TokenBatch, model: ModelFacts, config: StoreConfig, identity: Mapping[str, Plain]) -> Plan:
@@ -186,23 +162,11 @@ def full_identity(
     }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
-    """What a plan says about bytes."""
-
-    sites: tuple[SiteSpec, ...]
-    dtype: str
-    rows_per_block: int
-    chunk_rows: int
-    num_blocks: int
-    compression: str
-
-
 def assemble_plan(identity: Mapping[str, Plain], shape: Shape, table: np.ndarray) -> Plan:
     """A plan from its parts; `table` is int64 [3, sequences]: source, first row, length, in stored order."""
     parts = {
         "identity": identity,
-        "shape": {**asdict(shape), "sites": _site_facts(shape.sites)},
+        "shape": {**asdict(shape), "sites": site_facts(shape.sites)},
         "table": digest_bytes(np.ascontiguousarray(table, dtype="<i8").tobytes()),
     }
     source, starts, lengths = table
@@ -267,7 +231,7 @@ def write_table(objects: Objects, plan: Plan) -> None:
     shape: dict[str, Plain] = {
         "digest": plan.digest,
         "identity": plan.identity,
-        "sites": _site_facts(plan.sites),
+        "sites": site_facts(plan.sites),
         "dtype": plan.dtype,
         "rows_per_block": plan.rows_per_block,
         "chunk_rows": plan.chunk_rows,
@@ -296,7 +260,8 @@ def read_plan(objects: Objects) -> Plan:
         )
     if read_record(objects, SEALED) is None:
         raise StoreMissing(
-            f"The store {objects.location!r} has no sealed plan yet. Repeat `lrh extract CONFIG` to finish it."
+            f"The store {objects.location!r} has no sealed plan yet. Repeat "
+            f"{writing_command(claim.get('identity'), objects.location)} to finish it."
         )
     plan = restore_plan(objects)
     if plan.digest != claim.get("plan"):
@@ -344,34 +309,6 @@ def _restore(objects: Objects, record: Mapping[str, Plain]) -> Plan:
         if isinstance(error, StoreCorrupt):
             raise
         raise StoreCorrupt(f"{SHAPE} in {objects.location!r} is no plan ({error}). Restore it from a copy.") from error
-
-
-def check_shape(shape: Shape) -> None:
-    """Refuse what no writer of ours declares, before anything is allocated for it.
-
-    Raises:
-        StoreCorrupt: Names, data type, codec or sizes outside the format.
-    """
-    names = [site.name for site in shape.sites]
-    known = shape.dtype in DTYPES and all(site.dtype in (None, *SITE_DTYPES) for site in shape.sites)
-    row_bytes = max((site.width * _dtype_of(site, shape.dtype).itemsize for site in shape.sites if known), default=0)
-    reasons = {
-        "site names": not names or len(set(names)) < len(names) or not all(map(SITE_NAME.fullmatch, names)),
-        f"data type {shape.dtype!r}, or one of a site": not known,
-        f"codec {shape.compression!r}": shape.compression not in COMPRESSIONS,
-        "widths": any(not 0 < site.width <= MAX_WIDTH for site in shape.sites),
-        f"{shape.num_blocks} blocks": not 0 <= shape.num_blocks <= MAX_BLOCKS,
-        f"{shape.rows_per_block} rows per block of {row_bytes} bytes": not 0
-        < shape.rows_per_block * max(row_bytes, 1)
-        <= MAX_SHARD_BYTES,
-        f"chunks of {shape.chunk_rows} rows of {row_bytes} bytes": not 0
-        < shape.chunk_rows * max(row_bytes, 1)
-        <= MAX_CHUNK_BYTES
-        or shape.rows_per_block % max(shape.chunk_rows, 1) != 0,
-    }
-    wrong = [reason for reason, is_wrong in reasons.items() if is_wrong]
-    if wrong:
-        raise StoreCorrupt(f"The plan declares {', '.join(wrong)}, outside of what a store holds. It is not opened.")
 
 
 def _read_table(objects: Objects, shape: Shape) -> np.ndarray:

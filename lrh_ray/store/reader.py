@@ -21,12 +21,14 @@ from lrh_ray.digests import digest_json
 from lrh_ray.errors import SiteError, StoreIncomplete
 from lrh_ray.layouts import RowIndex, RowMask, Rows
 from lrh_ray.records import Plain, TokenBatch
-from lrh_ray.store.commits import Commit
+from lrh_ray.store.commit_records import Commit
 from lrh_ray.store.documents import Labels, join_labels, open_labels
 from lrh_ray.store.joins import Group, group_parts, joined_plan
 from lrh_ray.store.objects import Location
+from lrh_ray.store.origin import DERIVED
 from lrh_ray.store.parts import Part, RowKeys, open_part
-from lrh_ray.store.plan import DERIVED, DTYPES, SITE_DTYPES, Plan
+from lrh_ray.store.plan import Plan
+from lrh_ray.store.plan_shape import DTYPES, SITE_DTYPES
 from lrh_ray.store.seal import describe_rows
 from lrh_ray.store.shard_reader import ShardSource, read_rows
 from lrh_ray.store.tree import read_columns
@@ -92,6 +94,12 @@ class Store:
     @property
     def missing_blocks(self) -> tuple[int, ...]:
         return tuple(block for block in range(self.plan.num_blocks) if block not in self.commits)
+
+    @property
+    def writing_command(self) -> str:
+        """What computes missing blocks; of several stores, of the first that lacks some."""
+        lacking = [part for part in self.parts if len(part.commits) < part.plan.num_blocks]
+        return (*lacking, *self.parts)[0].writing_command
 
     @cached_property
     def _blocks_before(self) -> np.ndarray:
@@ -246,7 +254,8 @@ class Store:
         if missing == "error" and self.missing_blocks:
             raise StoreIncomplete(
                 f"{len(self.missing_blocks)} of {self.plan.num_blocks} blocks are missing: "
-                f"{describe_rows(self.plan, self.missing_blocks)}. Repeat `lrh extract CONFIG`, or pass missing='skip'."
+                f"{describe_rows(self.plan, self.missing_blocks)}. Repeat {self.writing_command}, or pass "
+                f"missing='skip'."
             )
         return sorted(self.commits)
 
@@ -281,5 +290,5 @@ def open_sealed(location: Location) -> Store:
     """
     store = open_store(location)
     if not store.sealed:
-        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with `lrh extract CONFIG`.")
+        raise StoreIncomplete(f"The store {store.location!r} is not sealed. Finish it with {store.writing_command}.")
     return store

@@ -1,14 +1,14 @@
-"""Take damage out of a store, so that the next `lrh extract CONFIG` puts back what was there.
+"""Take damage out of a store, so that the command which wrote it puts back what was there when it is repeated.
 
     verdict = verify("runs/demo/store", level=2)
     repair("runs/demo/store", verdict).next_step
 
 Every part has one way back, and none of them touches a block that is whole:
 
-    block       its commit is taken back (`drop_block`); the next extraction computes it again and the root returns
+    block       its commit is taken back (`drop_block`); the next run computes it again and the root returns
     pack        good lines become records of their own again, the pack goes; blocks without a good line are recomputed
-    plan file   the damaged object goes, then `plan/sealed.json`; the next extraction makes the same plan, and writes
-                what is missing
+    plan file   the damaged object goes, then `plan/sealed.json`; the next run makes the same plan, and writes what is
+                missing
     identity    `dataset.json` is written again from the plan
     seal        statistics and manifest are written again from the blocks: at once, or by the next seal
     labels      sidecars that were added later are left to whoever has them: `lrh label add`
@@ -26,9 +26,11 @@ from typing import cast
 
 from lrh_ray.errors import LrhError, PathUnusable, StoreCorrupt, StoreIncomplete
 from lrh_ray.records import Plain
-from lrh_ray.store.commits import PACK, drop_block, record_key, restore_record
+from lrh_ray.store.commit_records import record_key
+from lrh_ray.store.commits import PACK, drop_block, restore_record
 from lrh_ray.store.findings import Finding, Repaired, Verdict
 from lrh_ray.store.objects import Location, Objects, open_objects
+from lrh_ray.store.origin import writing_command
 from lrh_ray.store.pack_check import PackReading, read_damaged_pack
 from lrh_ray.store.plan import IDENTITY, SEALED, Plan, claim_of, restore_plan
 from lrh_ray.store.seal import MANIFEST, put_latest, read_manifest, seal
@@ -66,26 +68,27 @@ def repair(location: Location, verdict: Verdict | None = None) -> Repaired:
     location = find_store(location)
     verdict = verify(location, 2) if verdict is None else verdict
     work = _Work(objects=open_objects(location), verdict=verdict)
-    if verdict.ok:
-        return _repaired(work, needs_extract=bool(verdict.pending))
-    work.left += [*work.of("labels"), *work.of("folder")]
     plan = _plan(work.objects)
+    if verdict.ok:
+        return _repaired(work, plan, needs_extract=bool(verdict.pending))
+    work.left += [*work.of("labels"), *work.of("folder")]
     _repair_identity(work, plan)
     if plan is not None:
         _repair_pack(work, plan)
         _repair_blocks(work)
     _repair_plan_files(work, plan)
     sealed_again = plan is not None and _repair_seal(location, work, plan)
-    return _repaired(work, needs_extract=not sealed_again)
+    return _repaired(work, plan, needs_extract=not sealed_again)
 
 
-def _repaired(work: _Work, *, needs_extract: bool) -> Repaired:
+def _repaired(work: _Work, plan: Plan | None, *, needs_extract: bool) -> Repaired:
     return Repaired(
         dropped=tuple(sorted(work.dropped)),
         removed=tuple(work.removed),
         rewritten=tuple(work.rewritten),
         left=tuple(work.left),
         needs_extract=needs_extract,
+        writing_command=writing_command(None if plan is None else plan.identity, work.objects.location),
     )
 
 

@@ -16,22 +16,14 @@ from lrh_ray.digests import digest_bytes
 from lrh_ray.durable import disk_errors
 from lrh_ray.errors import StoreCorrupt, StoreIncomplete
 from lrh_ray.records import Context, Corpus, Plain, TokenBatch
-from lrh_ray.store.commits import (
-    PACK,
-    STATISTICS,
-    Commit,
-    object_key,
-    pack,
-    publish,
-    read_commits,
-    recover,
-    root_digest,
-)
+from lrh_ray.store.commit_records import STATISTICS, Commit, object_key
+from lrh_ray.store.commits import PACK, pack, publish, read_commits, recover, root_digest
 from lrh_ray.store.context import KEYS as CONTEXT_KEYS
 from lrh_ray.store.context import has_context, write_context
 from lrh_ray.store.documents import DOCUMENTS, labels_key, text_digest, write_documents, write_labels
 from lrh_ray.store.fields import NUMBER, Types, require_fields, require_values
 from lrh_ray.store.objects import TEMPORARY, Location, Objects, open_objects
+from lrh_ray.store.origin import writing_command
 from lrh_ray.store.plan import SHAPE, TABLE, Plan, claim_folder, is_planned, seal_plan, write_table
 from lrh_ray.store.remote import RemoteObjects, probe_conditions
 from lrh_ray.store.stamps import read_record, stamped
@@ -203,7 +195,7 @@ def seal(
     if missing and (not allow_missing or not commits):
         raise StoreIncomplete(
             f"{len(missing)} of {plan.num_blocks} blocks are missing: {describe_rows(plan, missing)}. "
-            f"Repeat `lrh extract CONFIG`; it computes only these."
+            f"Repeat {writing_command(plan.identity, objects.location)}; it computes only these."
         )
     standing = read_manifest(objects)
     if standing is not None:

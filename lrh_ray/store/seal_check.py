@@ -8,7 +8,8 @@ from lrh_ray.errors import PathUnusable, StoreCorrupt
 from lrh_ray.records import Plain
 from lrh_ray.store.block_check import CommitsFound
 from lrh_ray.store.checking import Check, check_file
-from lrh_ray.store.commits import PACK, Commit, root_digest
+from lrh_ray.store.commit_records import Commit
+from lrh_ray.store.commits import PACK, root_digest
 from lrh_ray.store.objects import Entry
 from lrh_ray.store.plan import Plan
 from lrh_ray.store.seal import MANIFEST, check_manifest, read_manifest

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lrh_ray.errors import StoreCorrupt
-from lrh_ray.store.commits import StoredObject
+from lrh_ray.store.commit_records import StoredObject
 from lrh_ray.store.findings import Kind
 from lrh_ray.store.objects import READ_ONLY, Objects
 from lrh_ray.store.shard_reader import ShardSource, index_range, read_index

@@ -25,7 +25,7 @@ import numpy as np
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.layouts import Rows
 from lrh_ray.store.codecs import open_codec
-from lrh_ray.store.commits import object_key, staged_key
+from lrh_ray.store.commit_records import object_key, staged_key
 from lrh_ray.store.objects import Objects
 from lrh_ray.store.plan import Plan
 from lrh_ray.store.shards import CRC_BYTES, INDEX_ENTRY_BYTES, ShardLayout, crc32c
@@ -90,7 +90,7 @@ def read_rows(source: ShardSource, out: Rows, *, first_chunk: int = 0, verify: b
     )
 
 
-_REMEDY = "Restore it from a copy, or run `lrh verify STORE --repair` and repeat `lrh extract CONFIG`."
+_REMEDY = "Restore it from a copy, or run `lrh verify STORE --repair` and then the command it names."
 
 
 def _flat(source: ShardSource, out: np.ndarray, first_chunk: int) -> np.ndarray:

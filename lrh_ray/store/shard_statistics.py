@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrh_ray.store.kernels import COLUMNS, add_rows, extremes, merge_chunks
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.statistics import ColumnMoments, SiteStatistics
 
 FLOAT32 = np.dtype(np.float32)

@@ -29,7 +29,7 @@ from lrh_ray.layouts import Rows
 from lrh_ray.store.aligned import aligned_empty
 from lrh_ray.store.chunk_workers import ChunkWorkers, Pool
 from lrh_ray.store.codecs import Codec, Encoded
-from lrh_ray.store.commits import StoredObject
+from lrh_ray.store.commit_records import StoredObject
 from lrh_ray.store.shard_statistics import ShardStatistics
 from lrh_ray.store.shards import (
     CRC_BYTES,

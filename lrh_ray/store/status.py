@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from lrh_ray.records import Plain
-from lrh_ray.store.commits import Commit, read_standing, staged_files
+from lrh_ray.store.commit_records import Commit
+from lrh_ray.store.commits import read_standing, staged_files
 from lrh_ray.store.objects import TEMPORARY, Location, Objects, open_objects
 from lrh_ray.store.parts import Part, open_part
 from lrh_ray.store.verify import find_store
@@ -52,6 +53,11 @@ class StoreStatus:
     """Staged and temporary bytes; `lrh gc` removes those of the dead."""
     sinks: Mapping[str, int]
     parity: Mapping[str, Plain] | None
+    writing_command: str
+
+    @property
+    def finished(self) -> bool:
+        return self.sealed and self.blocks == self.blocks_planned
 
     def as_plain(self) -> dict[str, Plain]:
         plain: dict[str, Plain] = {
@@ -78,7 +84,7 @@ class StoreStatus:
         }
         if self.sealed:
             plain |= {"sinks": dict(self.sinks), "parity": self.parity}
-        return plain
+        return plain if self.finished else {**plain, "next": f"Finish it with {self.writing_command}."}
 
     def line(self) -> str:
         """One line for logs."""
@@ -125,6 +131,7 @@ def status_of(store: Part) -> StoreStatus:
         litter_bytes=litter_bytes,
         sinks={name: site["sinks"] for name, site in sites.items()},
         parity=None if manifest is None else cast(Mapping[str, Plain], manifest["parity"]),
+        writing_command=store.writing_command,
     )
 
 

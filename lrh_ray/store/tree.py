@@ -27,7 +27,8 @@ from lrh_ray.records import Plain, SiteSpec, TokenBatch
 from lrh_ray.store.bfloat16 import BFloat16
 from lrh_ray.store.codecs import declared_dtype, zarr_codecs
 from lrh_ray.store.objects import Objects, put_tree
-from lrh_ray.store.plan import DTYPES, FORMAT_VERSION, INDEX_CONVENTION, Plan
+from lrh_ray.store.plan import FORMAT_VERSION, INDEX_CONVENTION, Plan
+from lrh_ray.store.plan_shape import DTYPES
 
 TREE = "data.zarr"
 PLAN_ARRAYS = ("token_id", "position", "doc", "char_start", "char_end")

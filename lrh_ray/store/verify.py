@@ -23,7 +23,7 @@ from collections.abc import Callable
 from lrh_ray.errors import PathUnusable
 from lrh_ray.store.block_check import check_blocks, check_commits
 from lrh_ray.store.checking import Check
-from lrh_ray.store.commits import Commit
+from lrh_ray.store.commit_records import Commit
 from lrh_ray.store.findings import Level, Verdict
 from lrh_ray.store.objects import Location, Objects, child, open_objects
 from lrh_ray.store.plan import IDENTITY, SEALED, SHAPE

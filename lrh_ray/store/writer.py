@@ -26,7 +26,7 @@ from lrh_ray.records import Receipt
 from lrh_ray.store.attempts import Attempt
 from lrh_ray.store.chunk_workers import ChunkWorkers
 from lrh_ray.store.codecs import open_codec
-from lrh_ray.store.commits import STATISTICS, Commit, StoredObject
+from lrh_ray.store.commit_records import STATISTICS, Commit, StoredObject
 from lrh_ray.store.objects import Location, open_objects
 from lrh_ray.store.plan import Plan
 from lrh_ray.store.shard_writer import ShardWriter, chunk_buffers, sync, write_all

@@ -36,8 +36,9 @@ from lrh_ray.runtime.reduce import reduce_blocks
 from lrh_ray.store.commits import pending_blocks, recover
 from lrh_ray.store.derived import create_derived, derived_plan, parent_of
 from lrh_ray.store.objects import Location, absolute, open_objects
+from lrh_ray.store.origin import DERIVED
 from lrh_ray.store.parts import Part
-from lrh_ray.store.plan import DERIVED, Plan, read_plan
+from lrh_ray.store.plan import Plan, read_plan
 from lrh_ray.store.reader import Store, open_sealed, open_store
 from lrh_ray.store.seal import is_sealed, seal
 from lrh_ray.studies.apply_workers import ApplyTask, CountPass
@@ -88,7 +89,7 @@ def apply_fitted(
     lineage: dict[str, Plain] = {"root": store.root, "plan": parent.plan.digest, **fitted.lineage}
     place = _beside(parent.objects.location, fitted, lineage) if target is None else target
     standing = _standing(place, lineage)
-    if standing is None or not is_sealed(place):
+    if standing is None or not _is_finished(place, standing):
         with connected(address) as cluster:
             application = _application(fitted, store, standing, progress)
             plan = standing or _plan(parent, fitted, application, lineage)
@@ -125,6 +126,11 @@ def _standing(location: Location, lineage: Mapping[str, Plain]) -> Plan | None:
     if plan.identity.get(DERIVED) != lineage:
         raise StoreConflict(f"{str(location)!r} holds another store. Choose another place (-o), or move it aside.")
     return plan
+
+
+def _is_finished(location: Location, plan: Plan) -> bool:
+    """Whether every block is there: a repair takes some out of a store that stays sealed."""
+    return is_sealed(location) and not pending_blocks(open_objects(location), plan)
 
 
 def _application(

@@ -30,7 +30,7 @@ from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import sample
 from lrh_ray.store.objects import absolute
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.geometry_config import GeometryConfig

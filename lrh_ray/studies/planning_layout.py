@@ -17,7 +17,8 @@ from lrh_ray.models.meta_facts import Described
 from lrh_ray.records import Context, SiteSpec
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.packing import pack, size_blocks
-from lrh_ray.store.plan import DTYPES, Plan
+from lrh_ray.store.plan import Plan
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.shards import ShardLayout
 
 SAMPLED_BLOCKS = 6

@@ -18,7 +18,7 @@ import numpy as np
 from lrh_ray.errors import LrhError
 from lrh_ray.store.chunk_workers import ChunkWorkers
 from lrh_ray.store.codecs import open_codec
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.shard_writer import ShardWriter, chunk_buffers
 from lrh_ray.store.shards import ShardLayout
 from lrh_ray.store.writer import DEPTH, THREADS

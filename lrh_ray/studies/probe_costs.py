@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lrh_ray.store.plan import DTYPES
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.passes import PlannedPass
 from lrh_ray.studies.probe_classes import class_places

@@ -28,7 +28,8 @@ from lrh_ray.models.checkpoints import Checkpoint
 from lrh_ray.records import Plain, Receipt
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.map import map_blocks
-from lrh_ray.store.commits import object_key, read_commits
+from lrh_ray.store.commit_records import object_key
+from lrh_ray.store.commits import read_commits
 from lrh_ray.store.findings import Finding, Verdict
 from lrh_ray.store.objects import Location, absolute, open_objects
 from lrh_ray.store.parts import Part, open_part

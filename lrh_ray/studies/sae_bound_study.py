@@ -15,14 +15,13 @@ import time
 from pathlib import Path
 
 from lrh_ray.artifacts import save_result, standing_result
-from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
 from lrh_ray.errors import NotEnoughData
-from lrh_ray.records import Plain, Result
+from lrh_ray.records import Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import sample
 from lrh_ray.store.objects import absolute
-from lrh_ray.store.reader import Store, open_sealed
+from lrh_ray.store.reader import Store
 from lrh_ray.studies.labelled_rows import LabelledRows, rows_of_pairs, sampled_rows
 from lrh_ray.studies.pair_words import word_pairs
 from lrh_ray.studies.probe_config import ProbeConfig
@@ -33,7 +32,8 @@ from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.sae_bound_config import SaeBoundConfig
 from lrh_ray.studies.sae_bound_result import make_bound_result
 from lrh_ray.studies.sae_bound_task import BoundTask, ProbeTask
-from lrh_ray.studies.sae_saved import SavedResult, saved_autoencoders
+from lrh_ray.studies.sae_question import open_saved, saved_question
+from lrh_ray.studies.sae_saved import SavedResult
 from lrh_ray.text.word_pairs import pair_member
 
 LABELS = "corpus"
@@ -50,8 +50,8 @@ def autoencoder_bound(config: RunConfig, *, address: str = EMBEDDED, progress: P
         NotEnoughData: No concept has enough words.
     """
     progress, started = progress or Silent(), time.monotonic()
-    store, asked = open_sealed(config.store_location), config.sae_bound
-    saved = saved_autoencoders(config, asked.result, store, asked=asked.sites, setting="sae_bound")
+    asked = config.sae_bound
+    store, saved = open_saved(config, asked, setting="sae_bound")
     paired = any(pair_member(name) is not None for name in store.document_ids)
     question = _question(config, store, saved, paired=paired)
     if standing := standing_result(question, config.results_path):
@@ -89,20 +89,13 @@ def _labelled(
 
 
 def _question(config: RunConfig, store: Store, saved: SavedResult, *, paired: bool) -> Result:
-    resolved: dict[str, Plain] = {
-        **as_plain(config.sae_bound),
-        "sites": list(saved.sites),
-        "of": "word pairs" if paired else "labels",
-        "interval": "95 %, bootstrap over groups of words",
-    }
-    del resolved["result"]  # where it stands is no part of the question; its digest is an input
-    labels = {} if paired else {"labels": store.labels(LABELS).digest}
-    return Result(
+    return saved_question(
+        config,
+        config.sae_bound,
+        store,
+        saved,
         kind="sae-bound",
         title=f"Autoencoders against probes: {config.name}",
-        summary=(),
-        asked=as_plain(config),
-        resolved=resolved,
-        inputs={"store": store.root, "autoencoders": saved.digest, **labels},
-        measures=(),
+        resolved={"of": "word pairs" if paired else "labels", "interval": "95 %, bootstrap over groups of words"},
+        inputs={} if paired else {"labels": store.labels(LABELS).digest},
     )

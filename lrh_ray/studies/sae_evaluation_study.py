@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lrh_ray.artifacts import result_digest, save_result, standing_result
-from lrh_ray.config import as_plain
-from lrh_ray.records import Plain, Result
+from lrh_ray.records import Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
-from lrh_ray.store.reader import Store, open_sealed
+from lrh_ray.store.reader import Store
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.result_parts import parity_table, provenance, store_table
 from lrh_ray.studies.run import RunConfig
@@ -30,7 +29,8 @@ from lrh_ray.studies.sae_evaluation_config import SaeEvaluationConfig
 from lrh_ray.studies.sae_evaluation_parts import Evaluation, Findings
 from lrh_ray.studies.sae_lengths import STEPS
 from lrh_ray.studies.sae_lengths_result import length_findings
-from lrh_ray.studies.sae_saved import SavedResult, saved_autoencoders
+from lrh_ray.studies.sae_question import open_saved, saved_question
+from lrh_ray.studies.sae_saved import SavedResult
 
 OF_CONCEPTS = {"sparse_probing", "perturbation"}
 
@@ -47,8 +47,8 @@ def evaluate_autoencoders(config: RunConfig, *, address: str = EMBEDDED, progres
         NotEnoughData: Too few documents or words for a test.
     """
     progress, started = progress or Silent(), time.monotonic()
-    store, asked = open_sealed(config.store_location), config.sae_evaluation
-    saved = saved_autoencoders(config, asked.result, store, asked=asked.sites, setting="sae_evaluation")
+    asked = config.sae_evaluation
+    store, saved = open_saved(config, asked, setting="sae_evaluation")
     question = _question(config, store, saved)
     if standing := standing_result(question, config.results_path):
         return standing
@@ -82,21 +82,18 @@ def _found(asked: Evaluation) -> list[Findings]:
 
 def _question(config: RunConfig, store: Store, saved: SavedResult) -> Result:
     asked = config.sae_evaluation
-    resolved: dict[str, Plain] = {
-        **as_plain(asked),
-        "sites": list(saved.sites),
-        "steps": list(STEPS),
-        "interval": "95 %, bootstrap over documents; of absorption Wilson's; of lengths a jackknife over documents",
-    }
-    del resolved["result"]  # where it stands is no part of the question; its digest is an input
-    return Result(
+    return saved_question(
+        config,
+        asked,
+        store,
+        saved,
         kind="sae-evaluation",
         title=f"What autoencoders are good for: {config.name}",
-        summary=(),
-        asked=as_plain(config),
-        resolved=resolved,
-        inputs={"store": store.root, "autoencoders": saved.digest, **_labels(store, asked)},
-        measures=(),
+        resolved={
+            "steps": list(STEPS),
+            "interval": "95 %, bootstrap over documents; of absorption Wilson's; of lengths a jackknife over documents",
+        },
+        inputs=_labels(store, asked),
     )
 
 

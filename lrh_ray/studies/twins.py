@@ -27,7 +27,9 @@ from lrh_ray.models.checkpoints import checkpoint_digest
 from lrh_ray.records import ModelFacts, Plain
 from lrh_ray.runtime.cluster import EMBEDDED
 from lrh_ray.store.objects import open_objects
-from lrh_ray.store.plan import Plan, Shape, assemble_plan, read_plan
+from lrh_ray.store.origin import TWIN_OF
+from lrh_ray.store.plan import Plan, assemble_plan, read_plan
+from lrh_ray.store.plan_shape import Shape
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.extraction import Planned, extract_planned, plan_run
 from lrh_ray.studies.progress import Progress, Silent
@@ -107,7 +109,7 @@ def _same_rows(original: Plan, model: ModelFacts) -> Plan:
     identity: dict[str, Plain] = {
         **original.identity,
         "model": {"name": model.name, "digest": model.digest, "family": model.family, "layers": model.num_layers},
-        "twin_of": original.digest,
+        TWIN_OF: original.digest,
     }
     shape = Shape(**{name: getattr(original, name) for name in Shape.__slots__})
     return assemble_plan(identity, shape, np.stack([original.source, original.starts, original.lengths]))

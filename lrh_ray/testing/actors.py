@@ -10,19 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lrh_ray.digests import digest_bytes
-from lrh_ray.store.commits import (
-    STATISTICS,
-    Commit,
-    StoredObject,
-    commit_block,
-    drop_block,
-    is_committed_by,
-    pack,
-    publish,
-    read_commits,
-    recover,
-    staged_key,
-)
+from lrh_ray.store.commit_records import STATISTICS, Commit, StoredObject, staged_key
+from lrh_ray.store.commits import commit_block, drop_block, is_committed_by, pack, publish, read_commits, recover
 from lrh_ray.testing.machines import Outcome, Phase
 
 NAMES = ("s", STATISTICS)

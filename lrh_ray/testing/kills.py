@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from lrh_ray.errors import AttemptSuperseded
-from lrh_ray.store.commits import object_key, pending_blocks, read_commits, record_key, recover
+from lrh_ray.store.commit_records import object_key, record_key
+from lrh_ray.store.commits import pending_blocks, read_commits, recover
 from lrh_ray.store.garbage import collect_garbage
 from lrh_ray.store.objects import TEMPORARY, Location, open_objects
 from lrh_ray.store.plan import Plan, read_plan

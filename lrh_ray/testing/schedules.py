@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from lrh_ray.errors import AttemptSuperseded, LrhError, StoreCorrupt
-from lrh_ray.store.commits import PACK, object_key, record_key, staged_key
+from lrh_ray.store.commit_records import object_key, record_key, staged_key
+from lrh_ray.store.commits import PACK
 from lrh_ray.testing.actors import NAMES, finish, payload, recovery, scratch
 from lrh_ray.testing.machines import Failure, Machine, Node, Outcome, Phase, Request, asked, perform
 from lrh_ray.testing.memory import MemoryObjects

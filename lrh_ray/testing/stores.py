@@ -9,7 +9,8 @@ from lrh_ray.records import Concept, Corpus, Document, ModelFacts, Receipt, Site
 from lrh_ray.store.codecs import Compression
 from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.objects import Location
-from lrh_ray.store.plan import DTYPES, Plan, make_plan
+from lrh_ray.store.plan import Plan, make_plan
+from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.seal import create_store
 from lrh_ray.store.writer import BlockWriter
 

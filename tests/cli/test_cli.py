@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,10 @@ def test_help_answers_at_once():
         for verb in ("doctor", "model", "plan", "extract", "status", "show", "fit", "report", "demo", "config"):
             assert verb in done.stdout
     assert min(seconds) < 0.4
+
+
+def test_the_version_is_that_of_the_installed_package(run):
+    assert run("--version") == (0, f"lrh-ray {metadata.version('lrh-ray')}\n", "")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lrh_ray.cli import main
-from lrh_ray.store.commits import object_key, pending_blocks, staged_key
+from lrh_ray.store.commit_records import object_key, staged_key
+from lrh_ray.store.commits import pending_blocks
 from lrh_ray.store.objects import open_objects
 from lrh_ray.store.seal import seal
 from lrh_ray.testing.stores import FakeStore, fill, make_store, write_block

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_fakes import CONCEPTS, FLAG, PROBES, SITES, auc_measure, example_rows, fake_result, table
+from rich.cells import cell_len
 from rich.console import Console
 
-from lrh_ray.records import Measure
+from lrh_ray.records import Measure, Scalar
 from lrh_ray.report import print_result
 from lrh_ray.report.examples import example_groups
 from lrh_ray.report.frame import Frame
@@ -22,6 +23,7 @@ from lrh_ray.report.outline import facts, outline
 from lrh_ray.report.ranking import best_per_concept, clears_null, primary_metric, where
 from lrh_ray.report.series import chart_of, nice_ticks
 from lrh_ray.report.tables import measure_view
+from lrh_ray.report.text import MAX_ROWS, print_tables
 
 AUCS = tuple(auc_measure(concept, *site, probe) for concept in CONCEPTS for site in SITES for probe in PROBES)
 
@@ -244,6 +246,49 @@ def test_reading_lines_keep_the_context_next_to_the_token() -> None:
     assert line.after.endswith("…")
     assert [group.concept for group in others] == ["inside parentheses", "number", "documents networking"]
     assert others[0].examples[0].share == 1.0
+
+
+def printed_examples(rows: list[tuple[Scalar, ...]], width: int = 80) -> list[str]:
+    stream = io.StringIO()
+    lines = table("examples", "What they are.", "concept site score label before token after", rows)
+    print_tables(fake_result(tables=(lines,)), Console(file=stream, width=width), ["examples"])
+    return stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_a_terminal_gives_contexts_what_room_it_has(width: int) -> None:
+    blank, name, description, *lines = printed_examples(example_rows(), width)
+    assert (blank, name, description) == ("", "examples", "What they are.")
+    assert len(lines) == len(example_rows()) + 3
+    assert max(map(cell_len, lines)) <= width
+    if width >= 60:
+        longest = max(len(str(row[5])) for row in example_rows())
+        side = (width - len("9.400  positive  ") - longest - 4) // 2
+        assert side >= 15
+        for line, (concept, _, score, label, before, token, after) in zip(
+            [line for line in lines if "·" not in line], example_rows(), strict=True
+        ):
+            assert line.startswith(f"{number(score)}  {label}")
+            assert f"{str(before)[1 - side :]}  {token}" in line  # type: ignore[index]
+            assert f"  {str(after)[: side - 1]}".replace("\n", "↵") in line, concept
+
+
+def test_tokens_lie_below_one_another_also_beside_wide_letters() -> None:
+    texts = (("ab", "王", "c"), ("王の" * 40, "king", "王の" * 40), ("a\tb\nc", "t" * 60, ""))
+    rows = [("c", "s", 1.5, "", *text) for text in texts]
+    lines = printed_examples(rows)[4:]
+    starts = [cell_len(line[: line.index(token)]) for line, token in zip(lines, ("王", "king", "tt"), strict=True)]
+    assert len(set(starts)) == 1
+    assert max(map(cell_len, lines)) <= 80
+    assert "a⇥b↵c" in lines[2]
+    assert "の  king" in lines[1]
+
+
+def test_a_terminal_says_how_many_examples_it_leaves_out() -> None:
+    rows = [(f"c{i}", "s", 1.0, None, "a", "b", "c") for i in range(MAX_ROWS + 7)]
+    assert printed_examples(rows)[-1] == "7 more rows in result.json"
+    assert len(printed_examples(rows[:1])) == 5
+    assert printed_examples([])[1:] == ["examples", "What they are."]
 
 
 def test_outlines_and_facts() -> None:

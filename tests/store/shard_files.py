@@ -11,7 +11,7 @@ import numpy as np
 from lrh_ray.store.aligned import aligned_empty
 from lrh_ray.store.chunk_workers import ChunkWorkers, Pool
 from lrh_ray.store.codecs import open_codec
-from lrh_ray.store.commits import StoredObject
+from lrh_ray.store.commit_records import StoredObject
 from lrh_ray.store.shard_writer import ShardWriter
 from lrh_ray.store.shards import ShardLayout
 from lrh_ray.store.statistics import SiteStatistics

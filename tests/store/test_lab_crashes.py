@@ -50,7 +50,7 @@ def test_a_dropped_commit_that_leaves_staged_files_is_caught(monkeypatch):
 
 def test_an_unpacking_that_trusts_a_zombies_record_is_caught(monkeypatch):
     def trusting(objects, commit):
-        from lrh_ray.store.commits import encode_commit, record_key
+        from lrh_ray.store.commit_records import encode_commit, record_key
 
         objects.put(record_key(commit.block), encode_commit(commit))
 

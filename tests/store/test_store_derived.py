@@ -1,12 +1,13 @@
 """Derived stores: the parent's rows in the parent's order, sites with data types of their own, and their lineage."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import zarr
 
-from lrh_ray.errors import StoreConflict, StoreCorrupt, TooLarge
+from lrh_ray.errors import StoreConflict, StoreCorrupt, StoreIncomplete, StoreMissing, TooLarge
 from lrh_ray.loads.arrays import cast_rows
 from lrh_ray.models.selection import choose_rows
 from lrh_ray.records import Document, SiteSpec
@@ -14,10 +15,12 @@ from lrh_ray.store.config import StoreConfig
 from lrh_ray.store.context import KEYS
 from lrh_ray.store.derived import all_tokens, create_derived, derived_plan, parent_of
 from lrh_ray.store.loader import Loader
+from lrh_ray.store.origin import writing_command
 from lrh_ray.store.plan import make_plan
-from lrh_ray.store.reader import open_store
+from lrh_ray.store.reader import open_sealed, open_store
 from lrh_ray.store.seal import create_store, seal
 from lrh_ray.store.stamps import stamped
+from lrh_ray.store.status import store_status
 from lrh_ray.store.verify import verify
 from lrh_ray.store.views import view_dtype
 from lrh_ray.store.writer import BlockWriter
@@ -137,6 +140,48 @@ def test_the_context_of_chosen_rows_goes_along(tmp_path):
     for key in KEYS:
         assert (tmp_path / "derived" / key).read_bytes() == (root / key).read_bytes()
     assert open_store(tmp_path / "derived").keys(0).position.tolist() == open_store(root).keys(0).position.tolist()
+
+
+def test_an_unfinished_one_names_the_command_that_finishes_it_and_no_other(derived, fake, tmp_path):
+    place, parent = tmp_path / "the store", parent_of(open_store(fake.root))
+    plan = derive(place, parent, site="resid.0", name="structured, rank None", result="1f3a", weights="2b")
+    command = f"`lrh apply RESULT STORE --site resid.0 --name 'structured, rank None' -o '{place}'`"
+    meaning = f"(RESULT with digest 1f3a, STORE with root {parent.root})"
+    assert store_status(place).as_plain()["next"] == f"Finish it with {command} {meaning}."
+    assert "next" not in store_status(derived).as_plain()
+    joined = open_store([fake.root, place])
+    for ask in (
+        lambda: open_sealed(place),
+        lambda: open_store(place).rows("x.value"),
+        lambda: joined.rows("x.value"),
+        lambda: open_store(place).block_rows("x.value", 0),
+        lambda: open_store(place).sink_mask(0, ["x.value"]),
+        lambda: Loader(open_store(place), "x.value", batch_size=8),
+        lambda: seal(place, plan, parity={}),
+    ):
+        with pytest.raises(StoreIncomplete, match=re.escape(command)) as raised:
+            ask()
+        assert "extract" not in str(raised.value)
+    (place / "plan/sealed.json").unlink()
+    with pytest.raises(StoreMissing, match=re.escape(command)):
+        open_store(place)
+
+
+def test_the_command_that_writes_a_store_follows_from_its_identity():
+    assert writing_command({}, "s") == writing_command(None, "s") == "`lrh extract CONFIG`"
+    assert writing_command({"twin_of": "2b"}, "s") == "`lrh extract CONFIG --twin`"
+    assert writing_command({"source": {"kind": "npy"}}, "s3://b/s") == "`lrh import SOURCE s3://b/s`"
+    of_a_twin = {"twin_of": "2b", "derived": {"root": "1f", "site": "a", "name": "b", "weights": "3c", "result": None}}
+    assert "RESULT with weights of digest 3c" in writing_command(of_a_twin, "s")
+
+
+@pytest.mark.parametrize("strange", ["\x1b[2J", "$(x); `x`", "x" * 10**6, ["a"], None, 5])
+def test_what_an_identity_says_steers_neither_a_terminal_nor_a_shell(strange):
+    for identity in (strange, {"derived": strange}, {"derived": {"site": strange, "name": strange, "root": strange}}):
+        told = writing_command(identity, "s")
+        assert told.isprintable()
+        assert len(told) < 600
+        assert "$(" not in told.replace("'$(x); `x`'", "")
 
 
 def test_only_bfloat16_has_two_names(derived):

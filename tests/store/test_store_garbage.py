@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 
 from lrh_ray.errors import StoreCorrupt
 from lrh_ray.store import garbage
-from lrh_ray.store.commits import (
-    Commit,
-    StoredObject,
-    commit_block,
-    object_key,
-    read_commit,
-    read_commits,
-    read_standing,
-    record_key,
-    staged_key,
-)
+from lrh_ray.store.commit_records import Commit, StoredObject, object_key, record_key, staged_key
+from lrh_ray.store.commits import commit_block, read_commit, read_commits, read_standing
 from lrh_ray.store.garbage import collect_garbage
 from lrh_ray.store.objects import Blob, Entry, LocalObjects, Objects, Tag, open_objects
 from lrh_ray.store.reader import open_store

@@ -10,7 +10,8 @@ import pytest
 
 from lrh_ray.errors import PathUnusable, StoreConflict, StoreMissing
 from lrh_ray.records import Concept, Document
-from lrh_ray.store.commits import PACK, object_key, pending_blocks, read_commits, read_standing, record_key, staged_key
+from lrh_ray.store.commit_records import object_key, record_key, staged_key
+from lrh_ray.store.commits import PACK, pending_blocks, read_commits, read_standing
 from lrh_ray.store.labelling import add_sidecar
 from lrh_ray.store.objects import LocalObjects, open_objects
 from lrh_ray.store.plan import IDENTITY, SEALED

@@ -1,6 +1,9 @@
 """Derived stores hold exactly what the fitted object says of each row, once, whatever happened meanwhile."""
 
+import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,16 @@ from planted_stores import write_store
 from studies_material import config_of
 
 from lrh_ray.artifacts import save_result
+from lrh_ray.cli import main
 from lrh_ray.errors import ConfigError, RunStopped, SiteError, StoreConflict, UnknownName
 from lrh_ray.exchange.folders import export_result
 from lrh_ray.records import Result
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.runtime.map import map_blocks
+from lrh_ray.store.commit_records import object_key
 from lrh_ray.store.loader import Loader
 from lrh_ray.store.reader import open_store
+from lrh_ray.store.repair import repair
 from lrh_ray.store.verify import verify
 from lrh_ray.studies import applying
 from lrh_ray.studies.applying import apply_fitted
@@ -193,6 +199,46 @@ def test_a_run_that_ends_in_the_middle_goes_on(applied, result, root, tmp_path, 
     found = apply_fitted(result, root, name="batchtopk", target=place, pool=POOL)
     assert found["root"] == applied["batchtopk"]["root"]
     assert first.commits.items() <= open_store(place).commits.items()
+
+
+def named_command(told, result, root):
+    """The words of the command that a message names, with the places of what it names by digest."""
+    (command,) = re.findall("`lrh (.*?)`", told)
+    assert f"(RESULT with digest {result.name}, STORE with root {open_store(root).root})" in told
+    places = {"RESULT": str(result), "STORE": str(root)}
+    return [places.get(word, word) for word in shlex.split(command)]
+
+
+def test_the_status_of_an_unfinished_one_names_the_command_that_finishes_it(
+    applied, result, root, tmp_path, cluster, monkeypatch, capsys
+):
+    place = tmp_path / "of the second"
+    monkeypatch.setattr(applying, "map_blocks", stopped)
+    with pytest.raises(RunStopped):
+        apply_fitted(result, root, name="topk", target=place, pool=POOL)
+    monkeypatch.setattr(applying, "map_blocks", map_blocks)
+    with pytest.raises(SystemExit):
+        main(["status", str(place), "--json"])
+    with pytest.raises(SystemExit):
+        main([*named_command(json.loads(capsys.readouterr().out)["next"], result, root), "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["store"], facts["root"]) == (str(place), applied["topk"]["root"])
+
+
+def test_blocks_that_a_repair_took_out_are_computed_again(applied, result, root, tmp_path, cluster):
+    place = tmp_path / "codes"
+    shutil.copytree(applied["topk"]["store"], place)
+    shard = place / object_key(f"{SITE}.topk.index", 1)
+    whole = shard.read_bytes()
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    repaired = repair(place)
+    assert repaired.dropped == (1,)
+    assert named_command(repaired.next_step, result, root)[0] == "apply"
+    assert open_store(place).missing_blocks == (1,)
+    again = apply_fitted(result, root, name="topk", target=place, pool=POOL)
+    assert again["root"] == applied["topk"]["root"]
+    assert open_store(place).missing_blocks == ()
+    assert verify(place, 2).ok
 
 
 def test_probes_say_of_each_row_what_they_were_fitted_to(config, root, tmp_path, cluster):

@@ -26,7 +26,8 @@ from lrh_ray.errors import (
     StoreFull,
 )
 from lrh_ray.records import Receipt
-from lrh_ray.store.commits import PACK, record_key
+from lrh_ray.store.commit_records import record_key
+from lrh_ray.store.commits import PACK
 from lrh_ray.store.reader import open_store
 from lrh_ray.store.verify import verify
 from lrh_ray.studies.extraction import extract, plan_facts, plan_run
