@@ -91,7 +91,7 @@ def test_a_batch_whose_codes_are_all_in_a_few_rows_is_chosen_exactly():
     facts = [one.step(rows, rate=RATE) for one in (compiled, here)]
     assert facts[0].l0 == facts[1].l0 == 4
     for name, tensor in compiled.tensors().items():
-        torch.testing.assert_close(here.tensors()[name], tensor, rtol=0, atol=1e-12)
+        torch.testing.assert_close(here.tensors()[name], tensor, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("case", ["topk", "batchtopk"])
