@@ -24,9 +24,9 @@ def warm_cosine(step: int, *, steps: int, warmup: int, rate: float) -> float:
 
 
 def state_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state under names `NUMBER.moment`; an optimiser that has made no step has none."""
+    """The optimiser's state under names `NUMBER.moment`, on the CPU; an optimiser that has made no step has none."""
     state = optimiser.state_dict()["state"]
-    return {f"{number}.{name}": value for number, own in state.items() for name, value in own.items()}
+    return {f"{number}.{name}": value.cpu() for number, own in state.items() for name, value in own.items()}
 
 
 def restore_state(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -64,12 +64,20 @@ class Pretraining:
 class LanguageLearner:
     """One worker that trains a copy of the model on its share of every batch."""
 
-    def __init__(self, checkpoint: Path, batches: Batches, recipe: Pretraining, share: Share) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        batches: Batches,
+        recipe: Pretraining,
+        share: Share,
+        device: str | torch.device = "cpu",
+    ) -> None:
         settle_vector_math()
+        self._device = torch.device(device)
         self._checkpoint, self._batches, self._recipe, self._share = checkpoint, batches, recipe, share
         with quiet_transformers():
             self._model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-        self._model.train()
+        torch.nn.Module.to(self._model, self._device).train()  # the model's own `to` has another signature
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimiser = torch.optim.AdamW(
             _groups(self._parameters, recipe.weight_decay), lr=recipe.rate, betas=(0.9, 0.95)
@@ -78,7 +86,7 @@ class LanguageLearner:
     def step(self, step: int) -> Mapping[str, float]:
         """One step on this worker's rows; `loss` is the mean over the whole batch."""
         tokens = self._batches(step)
-        own = tokens[self._share.of(len(tokens))]
+        own = tokens[self._share.of(len(tokens))].to(self._device)
         logits = self._model(input_ids=own, use_cache=False).logits[:, :-1]
         total = functional.cross_entropy(logits.flatten(0, 1), own[:, 1:].flatten(), reduction="sum")
         loss = total / tokens[:, 1:].numel()

@@ -3,10 +3,10 @@
     checkpoints = train(task, TrainConfig(workers=2), steps=1000, save_at=(0, 250, 1000), folder=run, name="sae")
     checkpoints[250]                    # folder that the task's learner wrote after 250 steps
 
-A task opens one *learner* per worker; a learner makes a step and writes and reads all that a run needs to go on:
-weights, optimiser, schedule, place in the data, random states. Ray Train places the workers, joins them into one
-process group, keeps the checkpoints, and starts all workers anew from the last one when any of them dies. Repeating
-the same command does the same after the driver died.
+A task opens one *learner* per worker, on the device that the worker was given; a learner makes a step and writes and
+reads all that a run needs to go on: weights, optimiser, schedule, place in the data, random states. Ray Train places
+the workers, joins them into one process group, keeps the checkpoints, and starts all workers anew from the last one
+when any of them dies. Repeating the same command does the same after the driver died.
 
 What can go wrong: a learner whose step depends on anything it does not save resumes to another result. A worker that
 dies is replaced `retries` times; then the run ends with `ClusterError`, and the checkpoints stand. A mistake of the
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import ray
+import torch
 from ray.util.queue import Empty, Queue
 
 from lrh_ray.collective import Share
@@ -70,7 +71,11 @@ class SharedLearner(Protocol):
 class LearnTask(Protocol):
     """Picklable: how a worker gets its learner."""
 
-    def open(self, share: Share) -> Learner: ...
+    def open(self, share: Share, device: torch.device) -> Learner:
+        """A learner that computes on `device`: this worker's GPU where workers have one, else the CPU.
+
+        Workers with GPUs are joined by NCCL, which sums and gathers tensors of that device and no others.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +111,7 @@ def train(
 
     Raises:
         ConfigError: A checkpoint is asked for that the run does not reach.
-        ClusterError: Workers died more often than `retries`.
+        ClusterError: The cluster has fewer GPUs than the workers need, or workers died more often than `retries`.
         LrhError: A worker hit a mistake that repeating cannot mend.
     """
     wanted = sorted(set(save_at) | {steps})
@@ -116,6 +121,7 @@ def train(
     checkpoints = {step: place / _folder_name(step) for step in wanted}
     if _finished(place, wanted):
         return checkpoints
+    _require_gpus(config)
     news = Queue(actor_options={"num_cpus": 0})
     orders = _Orders(task=task, steps=steps, save_at=frozenset(wanted), news=news)
     trainer = ray.train.torch.TorchTrainer(
@@ -141,6 +147,16 @@ def _finished(place: Path, wanted: Sequence[int]) -> bool:
     """Whether a run has ended with these checkpoints; a folder alone may be one that was being copied."""
     file = place / FINISHED_FILE
     return file.is_file() and set(wanted) <= set(json.loads(file.read_text(encoding="ascii")))
+
+
+def _require_gpus(config: TrainConfig) -> None:
+    """Refuse what would wait for ever."""
+    needed, there = config.workers * config.gpus, ray.cluster_resources().get("GPU", 0.0)
+    if needed > there:
+        raise ClusterError(
+            f"{config.workers} workers of {config.gpus:g} GPUs need more than the {there:g} GPUs of the cluster. Lower "
+            f"workers, train on CPUs (gpus: 0), or start nodes first."
+        )
 
 
 def _scaling(config: TrainConfig) -> Any:
@@ -187,7 +203,7 @@ def _work(settings: Mapping[str, Any]) -> None:
     orders: _Orders = settings["orders"]
     context = ray.train.get_context()
     share = Share(rank=context.get_world_rank(), world=context.get_world_size())
-    learner = orders.task.open(share)
+    learner = orders.task.open(share, ray.train.torch.get_device())
     begin = _resume(learner)
     if begin is None:
         begin = 0

@@ -95,10 +95,10 @@ class LanguageTask:
     config: LanguageWorldConfig
     checkpoint: Path
 
-    def open(self, share: Share) -> LanguageLearner:
+    def open(self, share: Share, device: str | torch.device = "cpu") -> LanguageLearner:
         batches = FreshDocuments(config=self.config, world=markov_world(self.config))
         recipe = Pretraining(steps=batches.num_steps, rate=self.config.training.rate)
-        return LanguageLearner(self.checkpoint, batches, recipe, share)
+        return LanguageLearner(self.checkpoint, batches, recipe, share, device)
 
 
 def moments_of(num_steps: int, num: int) -> tuple[int, ...]:

@@ -69,8 +69,8 @@ class MlpTask:
     config: MlpConfig
     scales: Mapping[str, SiteScale]
 
-    def open(self, share: Share) -> "MlpLearner":
-        return MlpLearner(self, share)
+    def open(self, share: Share, device: str | torch.device = "cpu") -> "MlpLearner":
+        return MlpLearner(self, share, torch.device(device))
 
     def networks(self) -> nn.ModuleDict:
         """The networks of every site with their first weights, under names that torch allows."""
@@ -95,9 +95,9 @@ class MlpTask:
 class MlpLearner:
     """One worker's share of every batch, at all sites."""
 
-    def __init__(self, task: MlpTask, share: Share) -> None:
-        self._task, self._share = task, share
-        self._networks = task.networks()
+    def __init__(self, task: MlpTask, share: Share, device: torch.device) -> None:
+        self._task, self._share, self._device = task, share, device
+        self._networks = task.networks().to(device)
         self._parameters = list(self._networks.parameters())
         config = task.config
         self._optimiser = torch.optim.AdamW(self._parameters, lr=config.rate, weight_decay=config.weight_decay)
@@ -111,12 +111,12 @@ class MlpLearner:
     def step(self, step: int) -> Mapping[str, float]:
         """One step of all networks; `loss` is their mean, in nats."""
         config, batch = self._task.config, next(self._batches)
-        labels, members = labels_of(self._task.rowset, batch.index)
-        total = torch.zeros(1)
+        labels, members = (one.to(self._device) for one in labels_of(self._task.rowset, batch.index))
+        total = torch.zeros(1, device=self._device)
         self._optimiser.zero_grad()
         for site, scale in self._task.scales.items():
-            rows = torch.from_numpy(batch.rows[site])
-            expected = torch.from_numpy(scale.share * config.batch_rows).float()
+            rows = torch.from_numpy(batch.rows[site]).to(self._device)
+            expected = torch.from_numpy(scale.share * config.batch_rows).float().to(self._device)
             loss = mlp_losses(self._networks[_key(site)](rows), labels, members, expected).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -128,7 +128,7 @@ class MlpLearner:
 
     def save(self, folder: Path) -> None:
         """Weights, moments of the optimiser, and the place in the data."""
-        save_file({name: one.detach() for name, one in self._networks.named_parameters()}, folder / WEIGHTS_FILE)
+        save_file({name: one.detach().cpu() for name, one in self._networks.named_parameters()}, folder / WEIGHTS_FILE)
         save_file(state_tensors(self._optimiser), folder / OPTIMISER_FILE)
         (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
 

@@ -168,6 +168,10 @@ Kind: TypeAlias = Annotated[
 ]
 
 
+Chosen = TopKKind | BatchTopKKind | MatryoshkaKind
+"""Kinds whose codes are chosen by size."""
+
+
 @settings
 class SaeConfig:
     """Sparse autoencoders of every site, all from one reading of the store (`lrh sae CONFIG`)."""
@@ -199,6 +203,10 @@ class SaeConfig:
     dead_after: int = 1_000_000
     """A latent that has not fired for so many rows is dead, and TopK kinds try to revive it."""
 
+    preselect: int | None = None
+    """Candidates of a row, in multiples of k, that `topk`, `batchtopk` and `matryoshka` take from a product in bfloat16
+    before they choose exactly among them; None: the product is exact."""
+
     checkpoints: int = 4
     """Checkpoints of a run, evenly spread; a killed run goes on from the last one."""
 
@@ -223,7 +231,7 @@ class SaeConfig:
     """Seed of the split, the order of rows, and the first weights."""
 
     workers: TrainConfig = field(default_factory=lambda: TrainConfig(workers=1, cpus=2.0))
-    """Who trains."""
+    """Who trains; with `gpus: 1` each worker on a GPU."""
 
     latent_parts: int | None = None
     """Into how many parts several workers cut the latents; those of one part share the rows of a batch. As many as
@@ -245,18 +253,30 @@ class SaeConfig:
         names = [one.name for one in map(SiteMap.of, self.maps)]
         if len(set(names)) < len(names):
             raise ValueError("maps are the same: name each once")
-        for kind in self.kinds:
-            if isinstance(kind, TopKKind | BatchTopKKind | MatryoshkaKind) and not 1 <= kind.k <= self.latents:
-                raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
+        self._require_choices()
         if self.latents % self.workers.workers:
             raise ValueError(
                 f"latents is {self.latents}: {self.workers.workers} workers can share out only a multiple equally"
             )
-        if self.workers.gpus:
-            raise ValueError("workers.gpus must be 0: autoencoders train on CPUs so far, and would hold a GPU idle")
+        if self.workers.gpus not in (0, 1):
+            raise ValueError(
+                f"workers.gpus is {self.workers.gpus:g}: a worker trains on one whole GPU (1) or on CPUs (0); for "
+                f"more GPUs take more workers"
+            )
         self._require_parts()
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")
+
+    def _require_choices(self) -> None:
+        chosen = [kind for kind in self.kinds if isinstance(kind, Chosen)]
+        for kind in chosen:
+            if not 1 <= kind.k <= self.latents:
+                raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
+        if self.preselect is not None and (self.preselect < 1 or not chosen):
+            raise ValueError(
+                f"preselect is {self.preselect}: it must be 1 or more, and one of kinds topk, batchtopk or matryoshka, "
+                f"whose codes are chosen; null leaves it out"
+            )
 
     def _require_parts(self) -> None:
         if (parts := self.latent_parts) is None:

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture
@@ -13,15 +14,16 @@ from lrh_ray.analyses.sae.architectures.gated import Gated
 from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
+from lrh_ray.analyses.sae.device_step import DeviceTraining
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
-from lrh_ray.analyses.sae.parameters import first_weights
+from lrh_ray.analyses.sae.parameters import Weights, first_weights
 from lrh_ray.analyses.sae.reader import Reader, Scales, ThresholdReader, TopKReader, fold
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import Training
 from lrh_ray.studies.sae_config import (
-    BatchTopKKind,
+    Chosen,
     ConCAKind,
     GatedKind,
     JumpReluKind,
@@ -36,8 +38,6 @@ from lrh_ray.studies.sae_config import (
 
 ANNEAL_FROM, ANNEAL_TO = 0.5, 0.9
 LONGEST_WARMUP = 0.1
-
-Chosen = TopKKind | BatchTopKKind | MatryoshkaKind
 
 
 def kind_names(kinds: Sequence[Kind]) -> tuple[str, ...]:
@@ -67,6 +67,7 @@ def make_training(
     widths: tuple[int, ...] = (),
     threads: Executor | None = None,
     mesh: Mesh = ALONE,
+    device: str | torch.device = "cpu",
 ) -> Training:
     """An autoencoder before its first step.
 
@@ -78,22 +79,44 @@ def make_training(
         read_centre: Of a transcoder: mean of the rows it reads [D].
         skip: Whether a transcoder has a skip connection.
         widths: Of several sites side by side in what is explained; none of one.
-        threads: Where loops run.
+        threads: Where loops of a CPU run.
         mesh: Whose latents and rows.
+        device: Where to train; the first weights are the same on any.
     """
     weights = first_weights(config.latents, centre, seed=seed, read_centre=read_centre, skip=skip)
+    place = torch.device(device)
     if isinstance(kind, Chosen):
-        return SparseTraining(
-            weights,
-            TopK(k=kind.k) if isinstance(kind, TopKKind) else BatchTopK(k=kind.k),
-            groups=_ends(kind, config.latents),
-            auxiliary=Auxiliary(dead_after=config.dead_after),
-            threads=threads,
-            mesh=mesh,
-        )
+        return _chosen_training(kind, config, weights, threads, mesh, place)
     if isinstance(kind, ConCAKind):
         weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
-    return DenseTraining(_architecture(kind, config, dict(weights.named()), seed, mesh, widths))
+    return DenseTraining(_architecture(kind, config, dict(weights.on(place).named()), seed, mesh, widths))
+
+
+def _chosen_training(
+    kind: Chosen, config: SaeConfig, weights: Weights, threads: Executor | None, mesh: Mesh, device: torch.device
+) -> Training:
+    """On a CPU with compiled loops, on any other device in torch."""
+    selection = TopK(k=kind.k) if isinstance(kind, TopKKind) else BatchTopK(k=kind.k)
+    groups, auxiliary = _ends(kind, config.latents), Auxiliary(dead_after=config.dead_after)
+    if device.type == "cpu":
+        return SparseTraining(
+            weights,
+            selection,
+            groups=groups,
+            auxiliary=auxiliary,
+            threads=threads,
+            mesh=mesh,
+            preselect=config.preselect,
+        )
+    return DeviceTraining(
+        weights,
+        selection,
+        device=device,
+        groups=groups,
+        auxiliary=auxiliary,
+        mesh=mesh,
+        preselect=config.preselect,
+    )
 
 
 def _ends(kind: Chosen, num_latents: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from lrh_ray.studies.sae_latent_table import SiteLatents, latents_arrays, latent
 from lrh_ray.studies.sae_map_result import measures_of_sites, summary_of_sites, tables_of_maps
 from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS
-from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS
+from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS, SaeTask
 
 DENSE = "every latent says something of every row: codes and dead latents mean nothing here"
 
@@ -24,12 +24,13 @@ DENSE = "every latent says something of every row: codes and dead latents mean n
 def make_sae_result(
     question: Result,
     store: Store,
-    config: SaeConfig,
+    task: SaeTask,
     sites: Mapping[str, SiteRows],
     maps: Mapping[str, MapRows],
     measured: Sequence[Measured],
     losses: Mapping[str, np.ndarray],
     curves: np.ndarray,
+    recall: np.ndarray,
     latents: Sequence[SiteLatents],
     seconds: float,
 ) -> Result:
@@ -38,7 +39,9 @@ def make_sae_result(
         *_measures(store, maps, measured),
         *measures_of_sites(store, maps, measured),
         *_recovered(store, maps, measured, losses),
+        *_recall_measures(store, maps, measured, recall),
     )
+    config = task.config
     return replace(
         question,
         summary=(*_summary(measures, maps), *summary_of_sites(maps, measured)),
@@ -48,6 +51,7 @@ def make_sae_result(
             *tables_of_maps(maps, measured),
             _density_table(measured),
             _curve_table(measured, config, curves),
+            *([_recall_table(measured, task.recalled, recall)] if task.recalled else []),
             _rows_table(sites),
             *([latents_table(store, latents, config.shown_latents)] if latents else []),
             store_table(store),
@@ -181,6 +185,32 @@ def _curve_table(measured: Sequence[Measured], config: SaeConfig, curves: np.nda
         description="Batches in the course of training: squared error of a row (1: nothing is explained), penalty, "
         "codes of a row, dead latents. All points are in the array `training`.",
         columns=("site", "autoencoder", "step", *FACTS),
+        rows=tuple(rows),
+    )
+
+
+def _recall_measures(
+    store: Store, maps: Mapping[str, MapRows], measured: Sequence[Measured], recall: np.ndarray
+) -> Iterator[Measure]:
+    """Of the last batch before the last checkpoint; of kinds that have a preselection."""
+    for one, found in zip(measured, recall, strict=True):
+        if np.isfinite(found).any():
+            keys = {**_keys(store, maps[one.site]), "autoencoder": one.name}
+            yield Measure(name="recall", value=float(found[-1]), unit="of the exact choice", keys=keys)
+
+
+def _recall_table(measured: Sequence[Measured], steps: Sequence[int], recall: np.ndarray) -> Table:
+    rows = [
+        (one.site, one.name, step, round(value, 6))
+        for one, found in zip(measured, recall.tolist(), strict=True)
+        for step, value in zip(steps, found, strict=True)
+        if np.isfinite(value)
+    ]
+    return Table(
+        name="preselection",
+        description="Recall of the exact choice: of the codes that a product in float32 would choose from the batch of "
+        "a step, the share that was chosen among the candidates of a product in bfloat16.",
+        columns=("site", "autoencoder", "step", "recall"),
         rows=tuple(rows),
     )
 

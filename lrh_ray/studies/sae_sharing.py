@@ -10,13 +10,15 @@ rows, D features, M latents, k codes a row and G nested groups (rings, as NCCL a
 | TopK kinds | 2 G (N / R) D (L - 1) / L + 2 k (N / R) (L - 1) | ((1 + G) N D + 3 k N + 2 (M / L) D) (R - 1) / R |
 | dense kinds | 2 (N / R) D (L - 1) / L | 4 (M / L) D (R - 1) / R |
 
+Of BatchTopK kinds some multiples of k travel as candidates, which are counted as k.
+
 What can go wrong: links within a node are faster than between nodes, which the count does not see; `sae.latent_parts`
 says it by hand.
 """
 
 from collections.abc import Mapping
 
-from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeConfig, TopKKind
+from lrh_ray.studies.sae_config import Chosen, Kind, MatryoshkaKind, SaeConfig
 
 
 def latent_parts(config: SaeConfig, widths: Mapping[str, int]) -> int:
@@ -48,7 +50,7 @@ def _moved(kind: Kind, config: SaeConfig, width: int, parts: int) -> float:
     columns = config.workers.workers // parts
     own_rows, weights = config.batch_rows / columns, config.latents * width / parts
     across, along = (parts - 1) / parts, (columns - 1) / columns
-    if not isinstance(kind, TopKKind | BatchTopKKind | MatryoshkaKind):
+    if not isinstance(kind, Chosen):
         return 2 * own_rows * width * across + 4 * weights * along
     groups = len(kind.groups) if isinstance(kind, MatryoshkaKind) else 1
     between_parts = 2 * groups * own_rows * width * across + 2 * kind.k * own_rows * (parts - 1)

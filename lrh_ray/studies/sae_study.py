@@ -46,7 +46,7 @@ from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_result import make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
 from lrh_ray.studies.sae_splicing import SpliceTask, held_out_sequences
-from lrh_ray.studies.sae_training import SaeTask, load_curves, load_training, train_autoencoders
+from lrh_ray.studies.sae_training import SaeTask, load_curves, load_recall, load_training, train_autoencoders
 from lrh_ray.studies.weights import find_checkpoint
 
 T = TypeVar("T")
@@ -88,10 +88,11 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             progress.advance(1)
         losses = _spliced(config, store, rows, measured, ends, progress)
         latents = _latents(config.sae, rows, measured, ends, progress)
-    curves = load_curves(checkpoints[config.sae.steps])
+    last = checkpoints[config.sae.steps]
+    curves, recall = load_curves(last), load_recall(last)
     seconds = round(time.monotonic() - started, 1)
     return save_result(
-        make_sae_result(question, store, config.sae, found, ends, measured, losses, curves, latents, seconds),
+        make_sae_result(question, store, task, found, ends, measured, losses, curves, recall, latents, seconds),
         config.results_path,
     )
 

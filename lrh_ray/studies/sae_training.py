@@ -9,7 +9,10 @@ counters of the dead, annealing, and the place in the data; a run that is killed
 it had not been.
 
 Several workers share latents and rows out (`analyses.sae.sharding`, `sae_sharing`); each holds and updates its own
-latents. A checkpoint of theirs is what each holds side by side, from which any number of workers goes on.
+latents. A checkpoint of theirs is what each holds side by side, from which any number of workers goes on, with GPUs or
+without.
+
+Where codes are preselected, the recall of the exact choice is measured on the last batch before each checkpoint.
 
 What can go wrong: the mistakes of `runtime.train`; rows that are not finite end the run with `NotEnoughData`.
 """
@@ -28,7 +31,7 @@ from torch import Tensor
 
 from lrh_ray.analyses.sae.facts import StepFacts
 from lrh_ray.analyses.sae.mesh import Mesh, make_mesh
-from lrh_ray.analyses.sae.training import Training, belongs_to_all, joined
+from lrh_ray.analyses.sae.training import Choosing, Training, belongs_to_all, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
 from lrh_ray.digests import digest_json
@@ -69,8 +72,8 @@ class SaeTask:
     parts: int = 1
     """Into which the latents are cut."""
 
-    def open(self, share: Share) -> "SaeLearner":
-        return SaeLearner(self, share)
+    def open(self, share: Share, device: str | torch.device = "cpu") -> "SaeLearner":
+        return SaeLearner(self, share, torch.device(device))
 
     @property
     def maps(self) -> tuple[SiteMap, ...]:
@@ -94,20 +97,27 @@ class SaeTask:
         steps, parts = self.config.steps, self.config.checkpoints
         return tuple(sorted({steps * part // parts for part in range(parts + 1)}))
 
+    @property
+    def recalled(self) -> tuple[int, ...]:
+        """Steps before which the recall of a preselection is measured, the last before each checkpoint; else none."""
+        return () if self.config.preselect is None else tuple(step - 1 for step in self.save_at if step)
+
 
 class SaeLearner:
     """All autoencoders in training."""
 
-    def __init__(self, task: SaeTask, share: Share) -> None:
+    def __init__(self, task: SaeTask, share: Share, device: torch.device) -> None:
         self._task, self._mesh = task, make_mesh(share, parts=task.parts)
         threads = ThreadPoolExecutor(torch.get_num_threads())
         self._trainings: dict[tuple[SiteMap, str], Training] = {
-            (one, name): _training(kind, task, one, threads, self._mesh)
+            (one, name): _training(kind, task, one, threads, self._mesh, device)
             for one in task.maps
             for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
         }
         points = -(-task.config.steps // task.every)
         self._curves = np.full((len(self._trainings), points, len(FACTS)), np.nan)
+        self._recalled = task.recalled
+        self._recall = np.full((len(self._trainings), len(self._recalled)), np.nan)
         self._loader = Loader(
             open_store(task.location),
             list(task.units),
@@ -136,6 +146,8 @@ class SaeLearner:
         rows = {end: side_by_side([scaled[site] for site in end]) for end in ends}
         for number, ((one, name), training) in enumerate(self._trainings.items()):
             target = rows[one.writes] if one.transcodes else None
+            if step in self._recalled and isinstance(training, Choosing):
+                self._recall[number, self._recalled.index(step)] = training.recall(rows[one.reads])
             found = self._made(training, rows[one.reads], target, rate, f"{name} at {one.name}")
             if step % self._task.every == 0:
                 self._curves[number, step // self._task.every] = [getattr(found, fact) for fact in FACTS]
@@ -157,7 +169,8 @@ class SaeLearner:
 
     def save(self, folder: Path) -> None:
         """What all workers have: curves, and the place in the data."""
-        save_file({"curves": torch.from_numpy(self._curves)}, folder / CURVES_FILE)
+        told = {"curves": torch.from_numpy(self._curves), "recall": torch.from_numpy(self._recall)}
+        save_file(told, folder / CURVES_FILE)
         (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
 
     def load(self, folder: Path) -> None:
@@ -171,12 +184,12 @@ class SaeLearner:
             _require_same(training, loaded[of], self._task.config.latents, folder)
         for of, training in self._trainings.items():
             training.load(loaded[of])
-        self._curves = load_curves(folder)
+        self._curves, self._recall = load_curves(folder), load_recall(folder)
         self._loader.load_state_dict(json.loads((folder / PLACE_FILE).read_text(encoding="ascii")))
         self._batches = self._endless()
 
 
-def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh) -> Training:
+def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh, device: torch.device) -> Training:
     unit = MapUnit.of(one, task.units)
     return make_training(
         kind,
@@ -188,6 +201,7 @@ def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: 
         widths=unit.widths,
         threads=threads,
         mesh=mesh,
+        device=device,
     )
 
 
@@ -240,6 +254,11 @@ def _require_same(training: Training, tensors: Mapping[str, Tensor], latents: in
 def load_curves(checkpoint: Path) -> np.ndarray:
     """Facts of steps [autoencoders, points, facts], NaN where a step has not been made."""
     return load_file(checkpoint / CURVES_FILE)["curves"].numpy()
+
+
+def load_recall(checkpoint: Path) -> np.ndarray:
+    """Recall of the exact choice before the steps `SaeTask.recalled` [autoencoders, steps]; NaN of dense kinds."""
+    return load_file(checkpoint / CURVES_FILE)["recall"].numpy()
 
 
 def _digest(task: SaeTask) -> str:

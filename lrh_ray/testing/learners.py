@@ -25,24 +25,24 @@ class SlopeTask:
     mishap: Mishap = "none"
     at_step: int = 5
 
-    def open(self, share: Share) -> "SlopeLearner":
+    def open(self, share: Share, device: torch.device) -> "SlopeLearner":
         (self.folder / f"opened-{share.rank}-{os.getpid()}").touch()
-        return SlopeLearner(self, share)
+        return SlopeLearner(self, share, device)
 
 
 class SlopeLearner:
     """Momentum steps on a quadratic whose batches are a pure function of the step."""
 
-    def __init__(self, task: SlopeTask, share: Share) -> None:
-        self._task, self._share = task, share
-        self._weights = torch.zeros(WIDTH, dtype=torch.float64)
-        self._velocity = torch.zeros(WIDTH, dtype=torch.float64)
+    def __init__(self, task: SlopeTask, share: Share, device: torch.device) -> None:
+        self._task, self._share, self._device = task, share, device
+        self._weights = torch.zeros(WIDTH, dtype=torch.float64, device=device)
+        self._velocity = torch.zeros_like(self._weights)
 
     def step(self, step: int) -> Mapping[str, float]:
         if step == self._task.at_step and self._share.rank == self._share.world - 1:
             self._misbehave()
         noise = torch.Generator().manual_seed(step)
-        x = torch.randn(BATCH, WIDTH, generator=noise, dtype=torch.float64)
+        x = torch.randn(BATCH, WIDTH, generator=noise, dtype=torch.float64).to(self._device)
         y = x.sum(dim=1)
         own = self._share.of(BATCH)
         error = x[own] @ self._weights - y[own]
@@ -58,8 +58,8 @@ class SlopeLearner:
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / "state.json").read_text(encoding="ascii"))
-        self._weights = torch.tensor(state["weights"], dtype=torch.float64)
-        self._velocity = torch.tensor(state["velocity"], dtype=torch.float64)
+        self._weights = torch.tensor(state["weights"], dtype=torch.float64, device=self._device)
+        self._velocity = torch.tensor(state["velocity"], dtype=torch.float64, device=self._device)
 
     def _misbehave(self) -> None:
         mishap, mark = self._task.mishap, self._task.folder / "died"

@@ -1,6 +1,7 @@
 """Training on several workers of a gloo group: what each process of `test_analyses_sae_sharded` runs."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lrh_ray.analyses.sae.architectures.gated import Gated
 from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
+from lrh_ray.analyses.sae.device_step import DeviceTraining
 from lrh_ray.analyses.sae.mesh import make_mesh
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
@@ -26,12 +28,25 @@ KINDS = (
     *("topk with dead and skip", "relu with skip", "gated crosscoder"),
     *("topk", "topk with dead", "batchtopk", "matryoshka with dead"),
     *("relu", "p-annealed", "gated", "jumprelu", "jumprelu to a target", "conca layer", "conca group", "conca batch"),
+    *("topk, preselected", "batchtopk, preselected"),
 )
+DEVICE_KINDS = tuple(
+    f"device {kind}"
+    for kind in (
+        *("topk", "topk with dead", "topk with dead and skip", "batchtopk", "matryoshka with dead"),
+        *("topk, preselected", "batchtopk, preselected"),
+    )
+)
+"""With the step in torch, on the CPU."""
 GRIDS = {2: (1, 2), 4: (2,)}
 """Numbers of workers, and the parts that their latents are cut into; workers of one part share the rows."""
-CASES = (*((kind, torch.float64) for kind in KINDS), ("topk", torch.float32))
+CASES = (*((kind, torch.float64) for kind in (*KINDS, *DEVICE_KINDS)), ("topk", torch.float32))
 FEW_CASES = tuple(
-    (kind, torch.float64) for kind in ("topk with dead", "batchtopk", "jumprelu to a target", "conca batch")
+    (kind, torch.float64)
+    for kind in (
+        *("topk with dead", "batchtopk", "jumprelu to a target", "conca batch", "batchtopk, preselected"),
+        *("device topk with dead", "device batchtopk", "device matryoshka with dead", "device batchtopk, preselected"),
+    )
 )
 
 
@@ -46,19 +61,20 @@ def target_of(kind, step):
     return np.maximum(rows_of(step) @ mixed, 0) / 4 if "skip" in kind else None
 
 
-def make(kind, mesh, dtype=torch.float64):
+def make(kind, mesh, dtype=torch.float64, device="cpu"):
     centre = rows_of(0).mean(axis=0)
     weights = first_weights(LATENTS, centre, seed=0, dtype=dtype)
     if "skip" in kind:
         written = target_of(kind, 0).mean(axis=0)
         weights = first_weights(LATENTS, written, seed=0, read_centre=centre, skip=True, dtype=dtype)
     dead = Auxiliary(dead_after=ROWS if "dead" in kind else 10**9, k=5)
-    if kind.startswith("topk"):
-        return SparseTraining(weights, TopK(k=4), auxiliary=dead, mesh=mesh)
-    if kind in ("batchtopk", "matryoshka with dead"):
+    if "topk" in kind or "matryoshka" in kind:
+        engine = partial(DeviceTraining, device=device) if kind.startswith("device") else SparseTraining
         groups = (10, 40, LATENTS) if "matryoshka" in kind else ()
-        return SparseTraining(weights, BatchTopK(k=4), groups=groups, auxiliary=dead, mesh=mesh)
-    own = dict(weights.named())
+        preselect = LATENTS // 4 if "preselected" in kind else None  # all are candidates
+        selection = TopK(k=4) if "topk" in kind and "batch" not in kind else BatchTopK(k=4)
+        return engine(weights, selection, groups=groups, auxiliary=dead, mesh=mesh, preselect=preselect)
+    own = dict(weights.on(torch.device(device)).named())
     if kind.startswith("jumprelu"):
         penalty = "quadratic" if "target" in kind else "step"
         return DenseTraining(
@@ -72,9 +88,9 @@ def make(kind, mesh, dtype=torch.float64):
     return DenseTraining((Gated if "gated" in kind else Relu)(own, penalty, widths=widths, mesh=mesh))
 
 
-def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64):
+def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64, device="cpu"):
     """Tensors after `steps` steps, and the facts of each."""
-    training = make(kind, mesh, dtype)
+    training = make(kind, mesh, dtype, device)
     first = 0
     if start is not None:
         training.load(start)
@@ -91,6 +107,15 @@ def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64):
     return {name: tensor.contiguous() for name, tensor in training.tensors().items()}, np.array(told)
 
 
+def recall_of_threes(engine, mesh):
+    """Recall where latents in threes are nearly the same, and candidates are as many as codes."""
+    weights = first_weights(LATENTS, rows_of(0).mean(axis=0), seed=0, dtype=torch.float32)
+    for third, factor in enumerate((1, 1 + 5e-4, 1 + 1e-3)):
+        weights.encoder[third::3] = weights.encoder[::3] * factor
+    training = (DeviceTraining if engine else SparseTraining)(weights, TopK(k=4), mesh=mesh, preselect=1)
+    return training.recall(rows_of(0)[mesh.rows.of(ROWS)].astype(np.float32))
+
+
 def main(rank, folder, world):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world)
@@ -100,6 +125,10 @@ def main(rank, folder, world):
             tensors, facts = run(kind, mesh, dtype=dtype)
             name = file_name(kind, dtype, world, parts, mesh.everyone.rank)
             save_file({**tensors, "facts": torch.from_numpy(facts)}, folder / name)
+        for engine in ("", "device "):
+            recall = torch.tensor(recall_of_threes(engine, mesh))
+            name = f"recall-{engine}{world}-{parts}-{mesh.everyone.rank}.safetensors"
+            save_file({"recall": recall}, folder / name)
     distributed.destroy_process_group()
 
 

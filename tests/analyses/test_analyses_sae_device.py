@@ -9,6 +9,7 @@ from lrh_ray.analyses.sae.device_step import DeviceTraining
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
+from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 from lrh_ray.errors import ConfigError, NotEnoughData
 
 WIDTH, LATENTS, ROWS, RATE = 24, 96, 50, 1e-3
@@ -82,6 +83,17 @@ def test_the_same_rows_make_the_same_bits(device):
         assert torch.equal(two.tensors()[name], tensor), name
 
 
+def test_a_batch_whose_codes_are_all_in_a_few_rows_is_chosen_exactly():
+    """More than there is room for at first: such rows are sought deeper, and the choice is still that of all."""
+    rows = rows_of(0)
+    rows[:3] *= 30
+    compiled, here = (made(kind, "batchtopk") for kind in (SparseTraining, DeviceTraining))
+    facts = [one.step(rows, rate=RATE) for one in (compiled, here)]
+    assert facts[0].l0 == facts[1].l0 == 4
+    for name, tensor in compiled.tensors().items():
+        torch.testing.assert_close(here.tensors()[name], tensor, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("case", ["topk", "batchtopk"])
 def test_a_preselection_of_all_latents_is_the_exact_choice(case):
     rows = rows_of(0, np.float32)
@@ -110,11 +122,20 @@ def test_products_are_those_of_dense_codes():
     rows = torch.randn(6, 5, generator=noise, dtype=torch.float64)
     matrix = torch.randn(9, 5, generator=noise, dtype=torch.float64)
     dense = torch.zeros(6, 9, dtype=torch.float64).scatter(1, index, value)
-    products = SparseProducts.of(index, 9)
+    products = SparseProducts.of(TensorCodes(value=value, index=index), slice(0, 9))
     torch.testing.assert_close(decode(value, index, matrix), dense @ matrix)
     torch.testing.assert_close(dots(rows, matrix, index), (rows @ matrix.T).gather(1, index))
     torch.testing.assert_close(products.with_rows(value, rows), dense.T @ rows)
     torch.testing.assert_close(products.sums(value), dense.sum(dim=0))
+    value = torch.where(value > 0.4, value, 0)  # some are absent
+    dense = torch.zeros(6, 9, dtype=torch.float64).scatter(1, index, value)
+    for latents in (slice(3, 7), slice(0, 9)):
+        cut = SparseProducts.of(TensorCodes(value=value, index=index), latents, cut=True)
+        torch.testing.assert_close(cut.with_rows(value, rows), dense.T[latents] @ rows)
+        torch.testing.assert_close(cut.sums(value), dense.sum(dim=0)[latents])
+    nothing = SparseProducts.of(TensorCodes(value=0 * value, index=index), slice(0, 9), cut=True)
+    assert not nothing.with_rows(value, rows).any()
+    assert not nothing.sums(value).any()
 
 
 def test_mistakes_are_named():

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrh_ray.analyses.sae import sparse_step
-from lrh_ray.analyses.sae.mesh import ALONE, Mesh
+from lrh_ray.analyses.sae.mesh import ALONE
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
-from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError, NotEnoughData
 
 WIDTH, LATENTS, ROWS, RATE = 24, 96, 50, 1e-3
@@ -245,6 +244,5 @@ def test_a_preselection_that_cannot_be_is_named():
     rows = rows_of(torch.float32)[:ROWS]
     with pytest.raises(ConfigError, match="preselect is 0"):
         SparseTraining(weights_for(rows), TopK(k=4), preselect=0)
-    two = Mesh(latents=Share(rank=0, world=2))
-    with pytest.raises(ConfigError, match="one worker"):
-        SparseTraining(weights_for(rows), TopK(k=4), preselect=2, mesh=two)
+    with pytest.raises(ConfigError, match="k is 97"):
+        SparseTraining(weights_for(rows), TopK(k=97), preselect=2).step(rows.numpy(), rate=RATE)

@@ -75,6 +75,11 @@ def test_checkpoints_beyond_the_run_are_refused(cluster, tmp_path):
         run(tmp_path, steps=6)
 
 
+def test_gpus_that_no_node_has_are_refused(cluster, tmp_path):
+    with pytest.raises(ClusterError, match="2 workers of 1 GPUs need more than the 0 GPUs"):
+        run(tmp_path, config=TrainConfig(workers=2, gpus=1))
+
+
 def test_news_of_the_run_arrive_in_order(cluster, tmp_path):
     told = []
     train(

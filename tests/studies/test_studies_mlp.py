@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pretended_device import pretended
 from studies_material import config_of
 
 from lrh_ray.artifacts import load_result
@@ -91,6 +92,22 @@ def test_a_learner_goes_on_from_its_place_to_the_same_bits(task, tmp_path):
     for step in range(17, 30):
         found = resumed.step(step)
     assert found == expected
+
+
+def test_a_learner_makes_the_same_steps_on_a_device(task, tmp_path):
+    """Nothing of the CPU gets among its tensors, and its files are those of a CPU."""
+    here = task.open(Share(rank=0, world=1))
+    expected = [here.step(step) for step in range(6)]
+    with pretended() as device:
+        there = task.open(Share(rank=0, world=1), device)
+        assert [there.step(step) for step in range(3)] == expected[:3]
+        there.save(tmp_path)
+        resumed = task.open(Share(rank=0, world=1), device)
+        resumed.load(tmp_path)
+        assert [resumed.step(step) for step in range(3, 6)] == expected[3:]
+    back = task.open(Share(rank=0, world=1))
+    back.load(tmp_path)
+    assert [back.step(step) for step in range(3, 6)] == expected[3:]
 
 
 def test_networks_are_judged_as_the_linear_probes_are(config, tmp_path):

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from planted_stores import write_store
+from pretended_device import pretended
+from safetensors.numpy import load_file
 from studies_material import config_of
 
 from lrh_ray.artifacts import load_result
 from lrh_ray.collective import Share
-from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, StateConflict
+from lrh_ray.errors import ClusterError, ConfigError, NotEnoughData, SiteError, StateConflict
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.sae_study import autoencoders
@@ -117,9 +119,12 @@ def task_of(material, root, *overrides):
 MAPS = "{reads: resid.0, writes: resid.1, skip: true}, {reads: [resid.0, resid.1]}"
 
 
-def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
+@pytest.mark.parametrize("preselect", ["null", "2"])
+def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path, preselect):
     """Weights, moments, dead counters, annealing, curves and place in the data; past the end of an epoch."""
-    task = task_of(material, root, "sae.steps=40", "sae.batch_rows=512", f"sae.maps=[{MAPS}]")
+    few = [] if preselect == "null" else [f"sae.kinds=[{', '.join(KINDS[:4])}]"]
+    settings = ("sae.steps=40", "sae.batch_rows=512", f"sae.maps=[{MAPS}]", f"sae.preselect={preselect}")
+    task = task_of(material, root, *settings, *few)
 
     def fresh() -> SaeLearner:
         return task.open(Share(rank=0, world=1))
@@ -138,9 +143,37 @@ def test_a_resumed_run_is_the_run_bit_for_bit(material, root, tmp_path):
         learner.save(tmp_path / name)
         learner.save_share(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert len(files) == 3 * len(KINDS) + 2
+    assert len(files) == 3 * len(task.config.kinds) + 2
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+def test_a_run_goes_from_cpus_to_a_device_and_back(material, root, tmp_path):
+    """All kinds of a site and of maps, by their files; nothing of the CPU gets among the tensors of the device."""
+    task = task_of(material, root, "sae.steps=40", f"sae.maps=[{MAPS}]")
+
+    def run_on(device, start, steps, name) -> None:
+        learner = task.open(Share(rank=0, world=1), device)
+        if start:
+            learner.load(tmp_path / start)
+        for step in steps:
+            learner.step(step)
+        (tmp_path / name).mkdir()
+        learner.save(tmp_path / name)
+        learner.save_share(tmp_path / name)
+
+    run_on("cpu", "", range(6), "begun")
+    run_on("cpu", "begun", range(6, 18), "whole")
+    with pretended() as device:
+        run_on(device, "begun", range(6, 12), "there")
+    run_on("cpu", "there", range(12, 18), "back")
+    for place in (tmp_path / "whole").glob("*.safetensors"):
+        expected, found = load_file(place), load_file(tmp_path / "back" / place.name)
+        assert expected.keys() == found.keys()
+        for name in expected:
+            if name.startswith("parameter."):
+                np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=2e-3, err_msg=f"{place} {name}")
+    assert (tmp_path / "back" / "place.json").read_bytes() == (tmp_path / "whole" / "place.json").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +225,32 @@ def test_two_workers_share_the_work_and_agree_with_one(material, root, tmp_path,
     assert measure(two, "fvu", "topk").value == pytest.approx(measure(one, "fvu", "topk").value, rel=1e-4)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_preselection_learns_and_its_recall_stands_beside_it(material, root, tmp_path, cluster, workers):
+    """Of one worker, and of two that share the rows."""
+    config = asking(
+        material,
+        root,
+        "sae.preselect=2",
+        "sae.checkpoints=3",
+        f"sae.kinds=[{', '.join(KINDS[:4])}]",
+        f"sae.workers={{workers: {workers}, cpus: 1}}",
+        "sae.latent_parts=1",
+    )
+    folder = autoencoders(replace(config, runs=str(tmp_path)))
+    result = load_result(folder)
+    for kind in ("topk", "batchtopk", "matryoshka"):
+        found = measure(result, "recall", kind)
+        assert 0.97 < found.value <= 1
+        assert found.unit == "of the exact choice"
+        assert measure(result, "fvu", kind).value < 0.5 * measure(result, "fvu", kind).controls["untrained"]
+    assert not [one for one in result.measures if one.name == "recall" and one.keys["autoencoder"] == "relu"]
+    (table,) = [one for one in result.tables if one.name == "preselection"]
+    assert [row[1:3] for row in table.rows if row[1] == "topk"] == [("topk", step) for step in (99, 199, 299)]
+    write_report([folder], tmp_path / "page.html", title="SAE")
+    assert "Recall of the exact choice" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("setting", "error", "words"),
     [
@@ -203,7 +262,11 @@ def test_two_workers_share_the_work_and_agree_with_one(material, root, tmp_path,
         ("sae.batch_rows=100000", NotEnoughData, "sae.batch_rows"),
         ("sae.groups=40", NotEnoughData, "sae.groups"),
         ("sae.workers={workers: 3}", ConfigError, "only a multiple"),
-        ("sae.workers={workers: 1, gpus: 1}", ConfigError, "train on CPUs so far"),
+        ("sae.workers={workers: 1, gpus: 2}", ConfigError, "one whole GPU"),
+        ("sae.workers={workers: 2, gpus: 0.5}", ConfigError, "one whole GPU"),
+        ("sae.workers={workers: 2, gpus: 1}", ClusterError, "more than the 0 GPUs"),
+        ("sae.preselect=0", ConfigError, "preselect is 0: it must be 1 or more"),
+        ("sae.preselect=2; sae.kinds=[{kind: relu}]", ConfigError, "whose codes are chosen"),
         ("sae.workers={workers: 2}; sae.latent_parts=3", ConfigError, "latent_parts is 3"),
         ("sae.workers={workers: 2}; sae.latent_parts=1; sae.batch_rows=63", ConfigError, "batch_rows is 63"),
         ("sae.workers={workers: 2}; sae.kinds=[{kind: structured}]", ConfigError, "needs one worker"),

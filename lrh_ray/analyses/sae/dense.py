@@ -5,7 +5,8 @@
 
 An architecture holds its parameters and says two things of a batch: its loss, and what it does after a step (decoder
 rows back to unit length, thresholds kept positive). Gradients are autograd's, with the encoder's product of `linear`;
-Adam is torch's fused one. Transcoders explain a `target` beside the rows that they read.
+Adam is torch's fused one. Transcoders explain a `target` beside the rows that they read. All is computed on the device
+that the parameters are on; files of a checkpoint are the same from any.
 
 What can go wrong: rows that are not finite make a loss that is not; the step says so and leaves all as it was.
 """
@@ -33,7 +34,9 @@ class DenseTraining:
         """Take the architecture's parameters over; a step changes them in place."""
         self.architecture = architecture
         self._shard = architecture.shard
-        self.since_fired = np.zeros(len(architecture.parameters["decoder"]), dtype=np.int64)
+        decoder = architecture.parameters["decoder"]
+        self._device = decoder.device
+        self.since_fired = torch.zeros(len(decoder), dtype=torch.int64, device=self._device)
         self.steps = 0
         constants = rates or AdamRates()
         self._learning = [name for name in architecture.parameters if name != OFFSET]
@@ -53,9 +56,9 @@ class DenseTraining:
         """
         decoder, share = self.architecture.parameters["decoder"], self.architecture.rows
         aim = target_of(rows, target, decoder.shape[1])
-        found = self.architecture.loss(torch.from_numpy(rows), self.steps, torch.from_numpy(aim))
+        found = self.architecture.loss(self._here(rows), self.steps, self._here(aim))
         total, square = mean_of_rows(torch.stack([found.total, found.square]).detach(), share).tolist()
-        require_finite(total, rows, target, share=share)
+        require_finite(total, rows, target, share=share, device=self._device)
         self._adam.zero_grad()
         (found.total / share.world).backward()  # type: ignore[no-untyped-call]
         learning = (self.architecture.parameters[name].grad for name in self._learning)
@@ -71,6 +74,9 @@ class DenseTraining:
         l0, silent = self._count(found)
         return StepFacts(loss=square, penalty=total - square, l0=l0, dead=silent)
 
+    def _here(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).to(self._device, non_blocking=True)
+
     def _count(self, found: Loss) -> tuple[float, int]:
         """Codes of a row, and latents that have not fired in this batch; rows since each fired."""
         share, fired = self.architecture.rows, found.codes.detach() > 0
@@ -78,7 +84,7 @@ class DenseTraining:
         sum_over_workers([per_latent], share)
         num_rows = len(fired) * share.world
         self.since_fired += num_rows
-        self.since_fired[(per_latent > 0).numpy()] = 0
+        self.since_fired[per_latent > 0] = 0
         counts = torch.stack([per_latent.sum(), (per_latent == 0).sum()])
         codes, silent = sum_of_parts(counts, self.architecture.latents).tolist()
         return codes / num_rows, silent
@@ -89,15 +95,16 @@ class DenseTraining:
         return {name: tensor.detach() for name, tensor in self.architecture.parameters.items()}
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """All that a resumed run needs of the latents that this worker holds, under names for a file."""
+        """All that a resumed run needs of the latents that this worker holds, under names for a file; on the CPU."""
         of_part = {
             **{f"parameter.{name}": tensor.detach() for name, tensor in self.architecture.parameters.items()},
             **{f"adam.{self._named(key)}": tensor for key, tensor in state_tensors(self._adam).items()},
             **{f"own.{name}": tensor for name, tensor in self.architecture.tensors().items()},
-            "since_fired": torch.from_numpy(self.since_fired),
+            "since_fired": self.since_fired,
             "steps": torch.tensor(self.steps),
         }
-        return of_latents(of_part, self._shard.held_of_part)
+        held = of_latents(of_part, self._shard.held_of_part)
+        return {name: tensor.cpu() for name, tensor in held.items()}
 
     def _named(self, key: str) -> str:
         """The optimiser's `NUMBER.moment` as `PARAMETER.moment`."""
@@ -116,7 +123,7 @@ class DenseTraining:
             tensor.copy_(own[f"parameter.{name}"])
         restore_state(self._adam, {self._numbered(key): value for key, value in _without("adam.", own).items()})
         self.architecture.load(_without("own.", own))
-        self.since_fired[:] = own["since_fired"].numpy()
+        self.since_fired.copy_(own["since_fired"])
         self.steps = int(tensors["steps"])
 
 

@@ -2,12 +2,12 @@
 
     rebuilt = decode(codes, decoder)                    # [N, D], sum of value * decoder row
     pulls = dots(errors, decoder, index)                # [N, K], error . decoder row
-    gradient = SparseProducts.of(index, M).with_rows(values, errors)         # [M, D], sum of value * error by latent
+    gradient = SparseProducts.of(codes, slice(0, M)).with_rows(values, errors)   # [M, D], sum of value * error
 
 No [N, K, D] array is ever made. Sums by latent go through sorted entries and not through atomic additions, so that a
 step of the same rows has the same bits.
 
-Legend: N rows, D features, M latents, K codes a row at most.
+Legend: N rows, D features, M latents, of which L are summed by, K codes a row at most.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 
 SUM_MODE = 0
 """Of the bag kernels of torch."""
@@ -37,32 +39,41 @@ def dots(rows: Tensor, matrix: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SparseProducts:
-    """Entries of codes [N, K] sorted by latent, then by row: a sparse matrix [M, N] whose values are still free."""
+    """Entries of codes [N, K] sorted by latent, then by row: a sparse matrix [L, N] whose values are still free."""
 
     start: Tensor
-    """First entry of each latent [M + 1]."""
+    """First entry of each of L latents [L + 1]."""
     order: Tensor
-    """Entries [N K] in that order."""
+    """Their entries, numbers among N K, in that order."""
     row: Tensor
     """Row of each."""
 
     @classmethod
-    def of(cls, index: Tensor, num_latents: int) -> "SparseProducts":
-        latents, order = index.reshape(-1).sort(stable=True)
-        bounds = torch.arange(num_latents + 1, device=index.device, dtype=index.dtype)
-        return cls(
-            start=torch.searchsorted(latents, bounds),
-            order=order,
-            row=order // index.shape[1],
-        )
+    def of(cls, codes: TensorCodes, latents: slice, *, cut: bool = False) -> "SparseProducts":
+        """Entries of some latents.
+
+        Args:
+            codes: Whose latents are known; their values only if they are cut.
+            latents: Which are summed by.
+            cut: Leave out entries of other latents, and absent ones, for which it waits for the device. Else there must
+                be no other latents, and absent entries count with whatever value they will have.
+        """
+        index = torch.where(codes.value > 0, codes.index, latents.stop) if cut else codes.index
+        found, order = index.reshape(-1).sort(stable=True)
+        bounds = torch.arange(latents.start, latents.stop + 1, device=index.device, dtype=index.dtype)
+        start = torch.searchsorted(found, bounds)
+        if cut:
+            first, last = start[[0, -1]].tolist()
+            start, order = start - first, order[first:last]
+        return cls(start=start, order=order, row=order // index.shape[1])
 
     def with_rows(self, value: Tensor, rows: Tensor) -> Tensor:
-        """Sum by latent of value [N, K] times rows [N, D]: [M, D]."""
+        """Sum by latent of value [N, K] times rows [N, D]: [L, D]."""
         entries = value.reshape(-1)[self.order]
         return functional.embedding_bag(self.row, rows, self.start[:-1], per_sample_weights=entries, mode="sum")
 
     def sums(self, value: Tensor) -> Tensor:
-        """Sum by latent of value [N, K]: [M]."""
+        """Sum by latent of value [N, K]: [L]."""
         return torch.segment_reduce(value.reshape(-1)[self.order], "sum", offsets=self.start)
 
 

@@ -25,17 +25,24 @@ class StepFacts:
     """Latents that count as dead."""
 
 
-def require_finite(loss: float, rows: np.ndarray, target: np.ndarray | None = None, *, share: Share = ONE) -> None:
+def require_finite(
+    loss: float,
+    rows: np.ndarray,
+    target: np.ndarray | None = None,
+    *,
+    share: Share = ONE,
+    device: torch.device | None = None,
+) -> None:
     """Refuse a batch whose loss is not finite, or rows that are read and not explained, which a loss may not show.
 
-    Of several workers that share the rows all refuse, or none.
+    Of several workers that share the rows all refuse, or none; `device` is where their sums are made, None on the CPU.
 
     Raises:
         NotEnoughData: With the rows that are to blame, or none of them.
     """
     if np.isfinite(loss) and target is None:
         return
-    num = (_spoilt(rows) if target is None else _spoilt(rows) | _spoilt(target)).sum()
+    num = (_spoilt(rows) if target is None else _spoilt(rows) | _spoilt(target)).sum().to(device=device)
     sum_over_workers([num], share)
     if np.isfinite(loss) and not num:
         return

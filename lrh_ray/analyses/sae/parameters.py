@@ -56,6 +56,10 @@ class Weights:
         """A copy of what belongs to some latents, and of what belongs to all."""
         return Weights(**{name: (t if name in OF_ALL else t[own]).clone() for name, t in self.named()})
 
+    def on(self, device: torch.device) -> "Weights":
+        """A copy on a device."""
+        return Weights(**{name: tensor.to(device, copy=True) for name, tensor in self.named()})
+
     def like(self) -> "Weights":
         """Zeros of the same shapes, for all that learns."""
         return Weights(**{name: torch.zeros_like(tensor) for name, tensor in self.named() if name != OFFSET})

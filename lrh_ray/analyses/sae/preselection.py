@@ -1,13 +1,16 @@
 """A choice of codes that costs half a product: candidates from bfloat16, their values and the choice from float32.
 
-    rough = Preselection(encoder, factor=2)
-    codes = rough.chosen(centred, encoder, bias, TopK(k=32), threads)      # about what TopK chooses of all
+    rough = Preselection(encoder, TopK(k=32), factor=2)
+    codes = rough.chosen(centred, encoder, bias, shard, threads)           # about what TopK chooses of all
     rough.follow(encoder, 0, 256)                                          # after rows 0 ... 255 were updated
 
 Processors with 16-bit products make them two to eight times as fast as those of float32, and the encoder's product is
 most of a step. Of each row the `factor` k largest are taken from it; each is then computed anew from the weights
 themselves, so that no value is rounded, and the k largest of these are the codes. A code is lost only if more than
-(factor - 1) k others of its row come before it by rounding alone; `SparseTraining.recall` counts.
+(factor - 1) k others of its row come before it by rounding alone; `recall` of a training counts.
+
+Where latents are shared out every worker takes as many candidates of its own, which together are more than one worker
+would have: what one finds, several find too.
 
 On a processor without 16-bit products this is slower than the exact choice.
 """
@@ -20,31 +23,41 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.codes import Codes
-from lrh_ray.analyses.sae.mesh import ALONE
 from lrh_ray.analyses.sae.row_kernels import encode_entries
-from lrh_ray.analyses.sae.selection import PART_ROWS, BatchTopK, Tiles, TopK, top_codes
+from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, top_codes
 from lrh_ray.analyses.sae.sharding import Shard
+from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
 TILE_BYTES = 1 << 27
 """Of rough pre-activations that are held together."""
+ROUGH = torch.bfloat16
+
+
+def num_candidates(factor: int, k: int, num_latents: int) -> int:
+    """Candidates of a row among `num_latents`.
+
+    Raises:
+        ConfigError: A factor below 1.
+    """
+    if factor < 1:
+        raise ConfigError(f"preselect is {factor!r}; candidates are at least 1 times k.")
+    return min(factor * k, num_latents)
 
 
 class Preselection:
     """Holds the encoder in bfloat16."""
 
-    def __init__(self, encoder: Tensor, *, factor: int) -> None:
+    def __init__(self, encoder: Tensor, selection: Selection, *, factor: int) -> None:
         """Copy encoder [M, D]; `factor` k candidates of a row.
 
         Raises:
             ConfigError: A factor below 1.
         """
-        if factor < 1:
-            raise ConfigError(f"preselect is {factor!r}; candidates are at least 1 times k.")
-        self._factor = factor
-        self._encoder = encoder.to(torch.bfloat16)
-        self._rough, self._wide = torch.empty(0, dtype=torch.bfloat16), torch.empty(0)
+        self._selection, self._width = selection, num_candidates(factor, selection.k, len(encoder))
+        self._encoder = encoder.to(ROUGH)
+        self._rough, self._wide = torch.empty(0, dtype=ROUGH), torch.empty(0, dtype=encoder.dtype)
 
     def follow(self, encoder: Tensor, first: int, last: int) -> None:
         """Take over rows that were updated."""
@@ -55,34 +68,30 @@ class Preselection:
         centred: np.ndarray,
         encoder: Tensor,
         bias: np.ndarray,
-        selection: TopK | BatchTopK,
+        shard: Shard,
         threads: Executor | None,
     ) -> Codes:
         """Codes of rows [N, D], from which the offset of the input is taken."""
-        width = min(self._factor * selection.k, len(bias))
-        found = top_codes(self._tiles(torch.from_numpy(centred)), bias, len(centred), width, threads)
-        exact = np.full(found.value.shape, -1, centred.dtype)
+        found = top_codes(self._tiles(torch.from_numpy(centred)), bias, len(centred), self._width, threads)
         weights = encoder.numpy()
 
         def rescore(first: int, last: int) -> None:
             own = slice(first, last)
-            encode_entries(centred[own], weights, bias, found.index[own], found.count[own], exact[own])
+            encode_entries(centred[own], weights, bias, found.index[own], found.count[own], found.value[own])
+            np.maximum(found.value[own], 0, out=found.value[own])
 
         for _ in in_parts(rescore, len(centred), size=PART_ROWS, threads=threads):
             pass
-        among = Shard(mesh=ALONE, num_latents=width)
-        codes = selection(lambda: iter([(0, exact)]), np.zeros(width, exact.dtype), len(exact), threads, among)
-        places = np.where(codes.mask(), codes.index, 0)
-        return Codes(value=codes.value, index=np.take_along_axis(found.index, places, axis=1), count=codes.count)
+        return self._selection.among(found, shard)
 
     def _tiles(self, centred: Tensor) -> Tiles:
         width = len(self._encoder)
         height = min(len(centred), max(1, TILE_BYTES // (4 * width)))
         if self._wide.numel() < height * width:
-            self._rough = torch.empty(height * width, dtype=torch.bfloat16)
-            self._wide = torch.empty(height * width)
+            self._rough = torch.empty(height * width, dtype=ROUGH)
+            self._wide = torch.empty(height * width, dtype=self._wide.dtype)
         rough, wide = (buffer[: height * width].view(height, width) for buffer in (self._rough, self._wide))
-        rows = centred.to(torch.bfloat16)
+        rows = centred.to(ROUGH)
 
         def made() -> Iterator[tuple[int, np.ndarray]]:
             for first in range(0, len(rows), height):
@@ -91,3 +100,17 @@ class Preselection:
                 yield first, wide[: len(own)].copy_(rough[: len(own)]).numpy()
 
         return made
+
+
+def recall_of(exact: TensorCodes, found: TensorCodes, shard: Shard) -> float:
+    """Share of the exact codes of all workers that are found; 1 where there are none."""
+    both = torch.isin(_entries(exact, shard.num_latents), _entries(found, shard.num_latents))
+    counts = torch.stack([both.sum(), torch.full_like(both.sum(), both.numel())])
+    num_found, num = shard.summed_over_all(counts).tolist()
+    return num_found / num if num else 1.0
+
+
+def _entries(codes: TensorCodes, num_latents: int) -> Tensor:
+    """A number for each code: its row and its latent."""
+    rows = torch.arange(len(codes.index), device=codes.index.device)[:, None]
+    return (rows * num_latents + codes.index)[codes.value > 0]

@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import torch
 
 from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.selection_kernels import above_bound, keep_of_batch, kth_largest, top_of_rows
 from lrh_ray.analyses.sae.sharding import Shard
+from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
@@ -41,8 +43,15 @@ Tiles: TypeAlias = Callable[[], Iterator[tuple[int, np.ndarray]]]
 class Selection(Protocol):
     """Chooses the codes of a batch; may keep what makes the next choice cheaper, never what changes it."""
 
+    @property
+    def k(self) -> int:
+        """Codes of a row, or of a row on average."""
+
     def __call__(self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard) -> Codes:
         """Codes of this worker's rows and latents, of the choice among those of all workers."""
+
+    def among(self, candidates: Codes, shard: Shard) -> Codes:
+        """The same where each row has no other latents than its candidates, which are this worker's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +68,12 @@ class TopK:
         """
         require_k(self.k, shard.num_latents)
         own = top_codes(tiles, bias, num_rows, min(self.k, len(bias)), threads)
-        return own if shard.alone else shard.kept(top_of_joined(shard.joined(own), self.k))
+        return own if shard.alone else self.among(own, shard)
+
+    def among(self, candidates: Codes, shard: Shard) -> Codes:
+        """Choose among candidates."""
+        require_k(self.k, shard.num_latents)
+        return largest_of_parts(TensorCodes.of(candidates), self.k, shard).codes()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,30 +91,44 @@ class BatchTopK:
             ConfigError: k is not one of 1 ... M.
         """
         require_k(self.k, shard.num_latents)
-        wanted = num_rows * shard.mesh.rows.world * self.k
         found = _of_all(_candidates(tiles, bias, SLACK * self.threshold, self.k, threads), num_rows, shard)
-        if len(found.value) < wanted:
+        if len(found.value) < num_rows * shard.mesh.rows.world * self.k:
             bound = self._safe_bound(tiles, bias, num_rows, threads, shard)
             found = _of_all(_candidates(tiles, bias, bound, self.k, threads), num_rows, shard)
-        codes, self.threshold = _largest(found, wanted)
-        return shard.kept(shard.own_rows(codes))
+        return self._largest_of_all(found, shard)
+
+    def among(self, candidates: Codes, shard: Shard) -> Codes:
+        """Choose among candidates."""
+        require_k(self.k, shard.num_latents)
+        own = _Candidates.of(candidates.value, candidates.index)
+        return self._largest_of_all(_of_all(own, len(candidates.count), shard), shard)
+
+    def _largest_of_all(self, found: "_Candidates", shard: Shard) -> Codes:
+        """Those of this worker's rows and latents, of the candidates of all workers."""
+        codes, self.threshold = _largest(found, len(found.count) * self.k)
+        return codes if shard.has_all else shard.kept(shard.own_rows(TensorCodes.of(codes))).codes()
 
     def _safe_bound(
         self, tiles: Tiles, bias: np.ndarray, num_rows: int, threads: Executor | None, shard: Shard
     ) -> float:
         """The N k-th largest of some of the values, which is at most that of all; 0 where there are not so many."""
-        own = shard.joined(top_codes(tiles, bias, num_rows, min(2 * self.k, len(bias)), threads))
-        some = shard.codes_of_all_rows(own)
-        values, wanted = some.value[some.mask() & (some.value > 0)], len(some.count) * self.k
+        own = TensorCodes.of(top_codes(tiles, bias, num_rows, min(2 * self.k, len(bias)), threads))
+        some = shard.codes_of_all_rows(shard.joined(own)).value.numpy()
+        values, wanted = some[some > 0], len(some) * self.k
         return float(kth_largest(values, len(values), wanted)) if len(values) >= wanted else 0.0
+
+
+def largest_of_parts(codes: TensorCodes, k: int, shard: Shard) -> TensorCodes:
+    """Of the k largest of each row those of this worker's part, from what each part has found of these rows."""
+    return shard.kept(shard.joined(codes).largest(k))
 
 
 def top_codes(tiles: Tiles, bias: np.ndarray, num_rows: int, k: int, threads: Executor | None) -> Codes:
     """The k largest positive pre-activations of each row."""
     lanes = num_lanes(len(bias), k)
     codes = Codes(
-        value=np.empty((num_rows, k), bias.dtype),
-        index=np.empty((num_rows, k), np.int32),
+        value=np.zeros((num_rows, k), bias.dtype),
+        index=np.zeros((num_rows, k), np.int32),
         count=np.empty(num_rows, np.int64),
     )
     for begin, tile in tiles():
@@ -114,16 +142,6 @@ def top_codes(tiles: Tiles, bias: np.ndarray, num_rows: int, k: int, threads: Ex
     return codes
 
 
-def top_of_joined(codes: Codes, k: int) -> Codes:
-    """The k largest of each row of what all workers found, under the same numbers of latents."""
-    width = codes.value.shape[1]
-    chosen = top_codes(
-        lambda: iter([(0, codes.value)]), np.zeros(width, codes.value.dtype), len(codes.value), min(k, width), None
-    )
-    places = np.where(chosen.mask(), chosen.index, 0)
-    return Codes(value=chosen.value, index=np.take_along_axis(codes.index, places, axis=1), count=chosen.count)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Candidates:
     """Values [E] and latents [E], row by row, and how many of each row [N]."""
@@ -131,6 +149,12 @@ class _Candidates:
     value: np.ndarray
     index: np.ndarray
     count: np.ndarray
+
+    @classmethod
+    def of(cls, value: np.ndarray, index: np.ndarray) -> "_Candidates":
+        """The positive ones of values and latents [N, K]."""
+        there = value > 0
+        return cls(value=value[there], index=index[there], count=there.sum(axis=1))
 
 
 def require_k(k: int, num_latents: int) -> None:
@@ -171,16 +195,16 @@ def _candidates(tiles: Tiles, bias: np.ndarray, bound: float, k: int, threads: E
 
 def _of_all(found: _Candidates, num_rows: int, shard: Shard) -> _Candidates:
     """The candidates of all workers, of all rows and under global numbers."""
-    if shard.alone and shard.has_all_rows:
+    if shard.has_all:
         return found
     count = found.count if len(found.count) else np.zeros(num_rows, np.int64)
     width = max(1, int(count.max(initial=0)))
     inside = np.arange(width) < count[:, None]
-    value, index = np.full(inside.shape, -1, found.value.dtype), np.zeros(inside.shape, np.int32)
+    value, index = np.zeros(inside.shape, found.value.dtype), np.zeros(inside.shape, np.int32)
     value[inside], index[inside] = found.value, found.index
-    every = shard.codes_of_all_rows(shard.joined(Codes(value=value, index=index, count=count)))
-    there = every.mask() & (every.value > 0)
-    return _Candidates(value=every.value[there], index=every.index[there], count=there.sum(axis=1))
+    own = TensorCodes(value=torch.from_numpy(value), index=torch.from_numpy(index))
+    every = shard.codes_of_all_rows(shard.joined(own))
+    return _Candidates.of(every.value.numpy(), every.index.numpy())
 
 
 def _collected(pre: np.ndarray, bias: np.ndarray, lanes: int, bound: float, room: int) -> _Candidates:
@@ -200,7 +224,7 @@ def _largest(found: _Candidates, wanted: int) -> tuple[Codes, float]:
     elif len(found.value):
         least, equals = found.value.min(), len(found.value)
     count, width = found.count.copy(), max(1, int(found.count.max(initial=0)))
-    value, index = np.empty((len(count), width), found.value.dtype), np.empty((len(count), width), np.int32)
+    value, index = np.zeros((len(count), width), found.value.dtype), np.zeros((len(count), width), np.int32)
     keep_of_batch(found.value, found.index, count, least, equals, value, index)
     widest = max(1, int(count.max(initial=0)))
     codes = Codes(

@@ -15,17 +15,20 @@ the codes and errors of all rows, and tells the others: no gradient travels, and
 All workers get the same bits from every sum and every choice, and so go on alike. A product with fewer latents, or of
 fewer rows, may round differently: between numbers of workers, results agree to rounding.
 
+What travels are tensors of the worker's device: gloo sends those of CPUs, NCCL those of GPUs and no others. Whoever has
+NumPy arrays wraps them.
+
 What can go wrong: a worker that dies leaves the others waiting; whoever started them ends them together.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import distributed
+from torch import Tensor, distributed
+from torch.nn import functional
 
-from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.mesh import Mesh
+from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError
 
@@ -55,6 +58,11 @@ class Shard:
         return self.mesh.rows.world == 1
 
     @property
+    def has_all(self) -> bool:
+        """Whether there is no other worker."""
+        return self.mesh.everyone.world == 1
+
+    @property
     def part(self) -> slice:
         """Latents whose codes this worker computes."""
         return self.mesh.latents.of(self.num_latents)
@@ -69,82 +77,76 @@ class Shard:
         """The same, counted from the first of the part."""
         return slice(self.held.start - self.part.start, self.held.stop - self.part.start)
 
-    def summed(self, array: np.ndarray) -> np.ndarray:
+    def summed(self, tensor: Tensor) -> Tensor:
         """The sum over parts of the latents, in place; the same bits on all of them."""
         if not self.alone:
-            distributed.all_reduce(torch.from_numpy(array), group=self.mesh.latents.group)
-        return array
+            distributed.all_reduce(tensor, group=self.mesh.latents.group)
+        return tensor
 
-    def summed_over_all(self, array: np.ndarray) -> np.ndarray:
+    def summed_over_all(self, tensor: Tensor) -> Tensor:
         """The sum over all workers, in place."""
-        if self.mesh.everyone.world > 1:
-            distributed.all_reduce(torch.from_numpy(array))
-        return array
+        if not self.has_all:
+            distributed.all_reduce(tensor)
+        return tensor
 
-    def joined(self, codes: Codes) -> Codes:
-        """Codes of all parts [N, K parts] under global numbers, sorted by them; absent entries have value -1."""
+    def joined(self, codes: TensorCodes) -> TensorCodes:
+        """Codes of all parts [N, K parts] under global numbers; those of each part in the order of latents."""
         if self.alone:
             return codes
         share, part = self.mesh.latents, self.part
-        width, mask = _widest(codes, share), codes.mask()
-        value = _wide(np.where(mask, codes.value, -1), width, -1)
-        index = _wide(np.where(mask, codes.index + part.start, part.stop - 1), width, part.stop - 1)
-        order = np.argsort(index, axis=1, kind="stable")
-        values = _gathered(np.take_along_axis(value, order, axis=1), share, axis=1)
-        indices = _gathered(np.take_along_axis(index, order, axis=1), share, axis=1)
-        return Codes(value=values, index=indices, count=np.full(len(values), values.shape[1]))
+        wide = TensorCodes(
+            value=_wide(codes.value, share), index=_wide((codes.index + part.start).to(torch.int32), share)
+        )
+        last = torch.where(wide.value > 0, wide.index, part.stop - 1)
+        own = TensorCodes(value=wide.value, index=last).by_latent()
+        index = _gathered(own.index, share, axis=1).to(codes.index.dtype)
+        return TensorCodes(value=_gathered(own.value, share, axis=1), index=index)
 
-    def kept(self, codes: Codes) -> Codes:
-        """Codes of this worker's part, under its own numbers."""
+    def kept(self, codes: TensorCodes) -> TensorCodes:
+        """Codes of this worker's part, under its own numbers, before what is absent."""
         if self.alone:
             return codes
         part = self.part
-        mine = codes.mask() & (codes.index >= part.start) & (codes.index < part.stop)
-        order = np.argsort(~mine, axis=1, kind="stable")[:, : max(1, int(mine.sum(axis=1).max(initial=0)))]
-        index = np.take_along_axis(codes.index, order, axis=1) - part.start
-        return Codes(
-            value=np.ascontiguousarray(np.take_along_axis(codes.value, order, axis=1)),
-            index=np.ascontiguousarray(index).astype(np.int32),
-            count=mine.sum(axis=1),
+        mine = (codes.value > 0) & (codes.index >= part.start) & (codes.index < part.stop)
+        own = TensorCodes(
+            value=torch.where(mine, codes.value, 0),
+            index=codes.index % (part.stop - part.start),  # of absent ones spread over all latents
         )
+        return own.packed()
 
-    def of_all_rows(self, array: np.ndarray, *, axis: int = 0) -> np.ndarray:
-        """Arrays of the workers' rows, one behind the other; each worker has equally many rows."""
-        return array if self.has_all_rows else _gathered(array, self.mesh.rows, axis=axis)
+    def of_all_rows(self, tensor: Tensor, *, axis: int = 0) -> Tensor:
+        """Tensors of the workers' rows, one behind the other; each worker has equally many rows."""
+        return tensor if self.has_all_rows else _gathered(tensor, self.mesh.rows, axis=axis)
 
-    def codes_of_all_rows(self, codes: Codes) -> Codes:
+    def entries_of_all_rows(self, tensor: Tensor) -> Tensor:
+        """The same of a tensor [N, K] whose width may differ between workers; filled up with 0."""
+        return tensor if self.has_all_rows else self.of_all_rows(_wide(tensor, self.mesh.rows))
+
+    def codes_of_all_rows(self, codes: TensorCodes) -> TensorCodes:
         """Codes of every worker's rows."""
         if self.has_all_rows:
             return codes
-        width = _widest(codes, self.mesh.rows)
-        return Codes(
-            value=self.of_all_rows(_wide(codes.value, width, 0)),
-            index=self.of_all_rows(_wide(codes.index, width, 0)),
-            count=self.of_all_rows(codes.count),
-        )
+        index = self.entries_of_all_rows(codes.index.to(torch.int32)).to(codes.index.dtype)
+        return TensorCodes(value=self.entries_of_all_rows(codes.value), index=index)
 
-    def own_rows(self, codes: Codes) -> Codes:
+    def own_rows(self, codes: TensorCodes) -> TensorCodes:
         """Of the codes of all rows those of this worker's rows."""
         if self.has_all_rows:
             return codes
-        own = self.mesh.rows.of(len(codes.count))
-        return Codes(value=codes.value[own], index=codes.index[own], count=codes.count[own])
+        own = self.mesh.rows.of(len(codes.value))
+        return TensorCodes(value=codes.value[own], index=codes.index[own])
 
 
-def _widest(codes: Codes, share: Share) -> int:
-    width = torch.tensor(codes.index.shape[1])
-    distributed.all_reduce(width, distributed.ReduceOp.MAX, group=share.group)
-    return int(width)
-
-
-def _gathered(array: np.ndarray, share: Share, *, axis: int) -> np.ndarray:
-    """Arrays of all workers of `share`, side by side."""
-    own = torch.from_numpy(np.ascontiguousarray(array))
+def _gathered(tensor: Tensor, share: Share, *, axis: int) -> Tensor:
+    """Tensors of all workers of `share`, side by side."""
+    own = tensor.contiguous()
     everyone = [torch.empty_like(own) for _ in range(share.world)]
     distributed.all_gather(everyone, own, group=share.group)
-    return np.concatenate([part.numpy() for part in everyone], axis=axis)
+    return torch.cat(everyone, dim=axis)
 
 
-def _wide(array: np.ndarray, width: int, filler: float) -> np.ndarray:
-    added = width - array.shape[1]
-    return np.pad(array, ((0, 0), (0, added)), constant_values=filler) if added else array
+def _wide(tensor: Tensor, share: Share) -> Tensor:
+    """A tensor [N, K] filled up with 0 to the width of the widest among the workers of `share`."""
+    width = torch.tensor(tensor.shape[1], device=tensor.device)
+    distributed.all_reduce(width, distributed.ReduceOp.MAX, group=share.group)
+    return functional.pad(tensor, (0, int(width) - tensor.shape[1]))

@@ -34,10 +34,11 @@ import numpy as np
 import torch
 
 from lrh_ray.analyses.sae.codes import Codes
+from lrh_ray.analyses.sae.explained import Explained
 from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
-from lrh_ray.analyses.sae.parameters import AdamRates, AdamState, Weights
-from lrh_ray.analyses.sae.preselection import Preselection
+from lrh_ray.analyses.sae.parameters import AdamRates, Weights
+from lrh_ray.analyses.sae.preselection import Preselection, recall_of
 from lrh_ray.analyses.sae.row_kernels import (
     adam,
     by_latent,
@@ -47,16 +48,16 @@ from lrh_ray.analyses.sae.row_kernels import (
     pull_codes,
     update_latents,
 )
-from lrh_ray.analyses.sae.selection import PART_ROWS, BatchTopK, Selection, Tiles, TopK, top_codes, top_of_joined
+from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, largest_of_parts, top_codes
 from lrh_ray.analyses.sae.sharding import Shard
-from lrh_ray.analyses.sae.training import of_latents
+from lrh_ray.analyses.sae.sparse_state import SparseState
+from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
 TILE_BYTES = 1 << 28
 """Of pre-activations that are held together. The product packs the encoder anew for every tile of rows; tiles of 256
 rows make it a third slower."""
-LATENT_TENSORS = ("encoder", "encoder_bias", "decoder")
 LATENT_PARTS = 64
 """Parts into which latents are cut for their update, on any number of threads."""
 
@@ -72,39 +73,9 @@ class Auxiliary:
     weight: float = 1 / 32
     """Of the auxiliary loss; 0 for none."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Explained:
-    """Codes beside errors [G, N, D] they leave (already 2 / (N G) times), squares [G, N], gradients of codes [N, K]."""
-
-    codes: Codes
-    errors: np.ndarray
-    pull: np.ndarray
-    squares: np.ndarray
-
-    @property
-    def loss(self) -> float:
-        return float(self.squares.mean(dtype=np.float64))
-
-    def of_all_rows(self, shard: Shard) -> "_Explained":
-        """With the rows of all workers that share them."""
-        if shard.has_all_rows:
-            return self
-        pulls = Codes(value=self.pull, index=self.codes.index, count=self.codes.count)
-        return _Explained(
-            codes=shard.codes_of_all_rows(self.codes),
-            errors=shard.of_all_rows(self.errors, axis=1),
-            pull=shard.codes_of_all_rows(pulls).value,
-            squares=shard.of_all_rows(self.squares, axis=1),
-        )
-
-    def by_latent(
-        self, num_latents: int, held: slice
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What `update_latents` reads of the latents held."""
-        start, entry = np.empty(num_latents + 1, np.int64), np.empty(max(1, self.codes.num), np.int64)
-        by_latent(self.codes.index, self.codes.count, start, entry)
-        return start[held.start : held.stop + 1], entry, self.codes.value, self.pull, self.errors
+    def num_codes(self, num_dead: int, width: int) -> int:
+        """Dead latents that a row of `width` features is written with."""
+        return min(num_dead, self.k or max(1, width // 2)) if self.weight else 0
 
 
 class SparseTraining:
@@ -133,24 +104,23 @@ class SparseTraining:
             threads: Where loops run beside the caller's; None runs them in its own thread.
             mesh: This worker's place among those that share latents and rows out.
             preselect: Candidates in multiples of k that a product in bfloat16 finds (`preselection`); None: none, the
-                choice is exact. Of one worker, in float32, by `TopK` or `BatchTopK`.
+                choice is exact.
 
         Raises:
             ConfigError: Groups that do not end with all latents, latents that cannot be shared out equally, or a
-                preselection that cannot be.
+                preselection of no candidates.
         """
         self._shard = Shard(mesh=mesh, num_latents=weights.num_latents)
-        self.weights = weights if self._shard.alone else weights.of_latents(self._shard.part)
-        self.adam = AdamState.of(self.weights.of_latents(self._shard.held_of_part))
-        self.since_fired = np.zeros(self.weights.num_latents, dtype=np.int64)
+        self._state = SparseState.of(weights, self._shard)
+        self.weights, self.adam = self._state.weights, self._state.adam
+        self.since_fired = self._state.since_fired.numpy()
         self._selection, self._threads = selection, threads
         self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
         self._group = group_of_latents(groups, weights.num_latents)[self._shard.part]
         self._num_groups = max(1, len(groups))
         self._buffer = torch.empty(0)
-        self._rough = None if preselect is None else Preselection(self.weights.encoder, factor=preselect)
-        if self._rough and (mesh != ALONE or not isinstance(selection, TopK | BatchTopK)):
-            raise ConfigError("A preselection is of one worker, for TopK or BatchTopK; leave it out (preselect).")
+        encoder = self.weights.encoder
+        self._rough = None if preselect is None else Preselection(encoder, selection, factor=preselect)
 
     def step(self, rows: np.ndarray, *, rate: float, target: np.ndarray | None = None) -> StepFacts:
         """Make one step on rows [N, D] of the weights' dtype, to explain `target` [N, D'], or themselves.
@@ -165,55 +135,46 @@ class SparseTraining:
         centred = rows - self.weights.offset.numpy()
         own = self._explained(self._chosen(centred), self._without_codes(centred, aim))
         main = own.of_all_rows(self._shard)
-        require_finite(main.loss, rows, target, share=self._shard.mesh.rows)
+        require_finite(float(main.loss), rows, target, share=self._shard.mesh.rows)
         dead = np.flatnonzero(self.since_fired >= self._auxiliary.dead_after)
-        num_dead, num_codes = self._shard.summed(np.array([len(dead), main.codes.num])).tolist()
-        auxiliary = self._revived(dead, num_dead, own, centred).of_all_rows(self._shard)
-        self._update(main, auxiliary, self._shard.of_all_rows(centred), rate)
-        self._count(main.codes)
-        penalty, num_rows = self._auxiliary.weight * auxiliary.loss, len(main.codes.count)
-        return StepFacts(loss=main.loss, penalty=penalty, l0=num_codes / num_rows, dead=num_dead)
+        codes = main.codes.codes()
+        num_dead, num_codes = self._shard.summed(torch.tensor([len(dead), codes.num])).tolist()
+        auxiliary = self._revived(dead, num_dead, own, centred)
+        self._update(main, auxiliary, self._shard.of_all_rows(torch.from_numpy(centred)).numpy(), rate)
+        self._count(codes)
+        penalty, num_rows = self._auxiliary.weight * float(auxiliary.loss), len(codes.count)
+        return StepFacts(loss=float(main.loss), penalty=penalty, l0=num_codes / num_rows, dead=num_dead)
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
         """The weights by name."""
         return dict(self.weights.named())
 
-    def _of_part(self) -> dict[str, torch.Tensor]:
-        """What this worker has of every latent of its part."""
-        own = {f"parameter.{name}": tensor for name, tensor in self.weights.named()}
-        return {**own, "since_fired": torch.from_numpy(self.since_fired)}
-
-    def _of_held(self) -> dict[str, torch.Tensor]:
-        """What it has only of the latents that it updates."""
-        return {f"adam.{name}": tensor for name, tensor in self.adam.tensors().items()}
-
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> Mapping[str, torch.Tensor]:
         """All that a resumed run needs of the latents that this worker holds, under names for a file."""
-        held = of_latents(self._of_part(), self._shard.held_of_part)
-        return {**held, **self._of_held(), "steps": torch.tensor(self.adam.steps)}
+        return self._state.tensors()
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from `tensors` of all latents."""
-        for own, latents in ((self._of_part(), self._shard.part), (self._of_held(), self._shard.held)):
-            for name, tensor in of_latents({name: tensors[name] for name in own}, latents).items():
-                own[name].copy_(tensor)
-        self.adam.steps = int(tensors["steps"])
-        if self._rough is not None:
-            self._rough.follow(self.weights.encoder, 0, self.weights.num_latents)
+        self._state.load(tensors)
+        self._follow(0, self.weights.num_latents)
 
     def recall(self, rows: np.ndarray) -> float:
-        """Share of the exact codes of rows [N, D] that a step would choose; 1 without a preselection."""
+        """Share of the exact codes of all workers' rows [N, D] that a step would choose; 1 without a preselection."""
         centred = rows - self.weights.offset.numpy()
-        num = self.weights.num_latents
-        exact, found = self._exactly_chosen(centred).dense(num) > 0, self._chosen(centred).dense(num) > 0
-        return float((exact & found).sum() / max(1, exact.sum()))
+        exact, found = (TensorCodes.of(one) for one in (self._exactly_chosen(centred), self._chosen(centred)))
+        return recall_of(exact, found, self._shard)
+
+    def _follow(self, first: int, last: int) -> None:
+        """Let the preselection know of latents that have changed."""
+        if self._rough is not None:
+            self._rough.follow(self.weights.encoder, first, last)
 
     def _chosen(self, centred: np.ndarray) -> Codes:
-        if self._rough is None or not isinstance(self._selection, TopK | BatchTopK):
+        if self._rough is None:
             return self._exactly_chosen(centred)
         bias = self.weights.encoder_bias.numpy()
-        return self._rough.chosen(centred, self.weights.encoder, bias, self._selection, self._threads)
+        return self._rough.chosen(centred, self.weights.encoder, bias, self._shard, self._threads)
 
     def _exactly_chosen(self, centred: np.ndarray) -> Codes:
         tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
@@ -241,10 +202,10 @@ class SparseTraining:
             torch.from_numpy(missing).addmm_(torch.from_numpy(centred), self.weights.skip.T)
         return missing
 
-    def _explained(self, codes: Codes, offset: np.ndarray, *, nested: bool = True, weight: float = 1) -> _Explained:
+    def _explained(self, codes: Codes, offset: np.ndarray, *, nested: bool = True, weight: float = 1) -> Explained:
         """Errors of codes @ decoder + offset, in all groups or in one."""
         num, decoder = self._num_groups if nested else 1, self.weights.decoder.numpy()
-        errors, pull = np.empty((num, *offset.shape), offset.dtype), np.empty_like(codes.value)
+        errors, pull = np.empty((num, *offset.shape), offset.dtype), np.zeros_like(codes.value)
         scale = offset.dtype.type(2 * weight / (len(offset) * self._shard.mesh.rows.world * num))
         squares = np.empty((num, len(offset)), offset.dtype)
 
@@ -258,7 +219,7 @@ class SparseTraining:
             self._over_rows(decode, len(offset))
         else:
             self._decode_parts(codes, offset, scale, errors, pull, squares)
-        return _Explained(codes=codes, errors=errors, pull=pull, squares=squares)
+        return _explained(codes, errors, pull, squares)
 
     def _decode_parts(
         self,
@@ -286,25 +247,27 @@ class SparseTraining:
             errors[:, own], squares[:, own] = part, square
 
         self._over_rows(decode, len(offset))
-        self._shard.summed(errors)
+        self._shard.summed(torch.from_numpy(errors))
         self._over_rows(finish, len(offset))
 
     def _over_rows(self, work: Callable[[int, int], None], num_rows: int) -> None:
         for _ in in_parts(work, num_rows, size=PART_ROWS, threads=self._threads):
             pass
 
-    def _revived(self, dead: np.ndarray, num_dead: int, main: _Explained, centred: np.ndarray) -> _Explained:
-        """What the dead make of the rest that the full reconstruction leaves; nothing if none is dead anywhere."""
-        _, num_rows, width = main.errors.shape
-        k = min(num_dead, self._auxiliary.k or max(1, width // 2))
-        if not k or not self._auxiliary.weight:
+    def _revived(self, dead: np.ndarray, num_dead: int, main: Explained, centred: np.ndarray) -> Explained:
+        """What the dead make of the rest that the full reconstruction leaves of all rows; nothing if none is dead."""
+        errors = main.errors.numpy()
+        _, num_rows, width = errors.shape
+        k = self._auxiliary.num_codes(num_dead, width)
+        if not k:
             nothing = _no_codes(num_rows, centred.dtype)
-            return _Explained(codes=nothing, errors=main.errors, pull=nothing.value, squares=np.zeros((1, num_rows)))
+            return _explained(nothing, errors, nothing.value, np.zeros((1, num_rows)))
         codes = self._of_dead(dead, k, centred)
         if not self._shard.alone:
-            codes = self._shard.kept(top_of_joined(self._shard.joined(codes), k))
-        left = main.errors[-1] * (num_rows * self._shard.mesh.rows.world * self._num_groups / 2)
-        return self._explained(codes, left, nested=False, weight=self._auxiliary.weight)
+            codes = largest_of_parts(TensorCodes.of(codes), k, self._shard).codes()
+        left = errors[-1] * (num_rows * self._shard.mesh.rows.world * self._num_groups / 2)
+        revived = self._explained(codes, left, nested=False, weight=self._auxiliary.weight)
+        return revived.of_all_rows(self._shard)
 
     def _of_dead(self, dead: np.ndarray, k: int, centred: np.ndarray) -> Codes:
         """The k largest of this worker's dead latents."""
@@ -316,7 +279,7 @@ class SparseTraining:
         latents = dead.astype(np.int32)[np.where(found.mask(), found.index, 0)]
         return Codes(value=found.value, index=latents, count=found.count)
 
-    def _update(self, main: _Explained, auxiliary: _Explained, centred: np.ndarray, rate: float) -> None:
+    def _update(self, main: Explained, auxiliary: Explained, centred: np.ndarray, rate: float) -> None:
         """Adam's step of the latents that this worker holds, from the codes of all rows."""
         weights, moments, held = self.weights, self.adam, self._shard.held_of_part
         moments.steps += 1
@@ -324,7 +287,7 @@ class SparseTraining:
         num = held.stop - held.start
         size = -(-num // LATENT_PARTS)
         through = np.zeros((-(-num // size), centred.shape[1]), centred.dtype)
-        codes, dead_codes = (one.by_latent(weights.num_latents, held) for one in (main, auxiliary))
+        codes, dead_codes = (_by_latent(one, weights.num_latents, held) for one in (main, auxiliary))
         encoder, decoder, bias = (
             (
                 getattr(weights, name).numpy()[held],
@@ -337,32 +300,25 @@ class SparseTraining:
         def update(first: int, last: int) -> None:
             own, group = through[first // size], self._group[held]
             update_latents(first, last, codes, dead_codes, group, centred, encoder, decoder, bias, rates, own)
-            if self._rough is not None:
-                self._rough.follow(weights.encoder, first, last)
+            self._follow(held.start + first, held.start + last)
 
         for _ in in_parts(update, num, size=size, threads=self._threads):
             pass
-        gradient = main.errors[0].sum(axis=0)
+        gradient = torch.from_numpy(main.errors[0].numpy().sum(axis=0))
         if weights.input_offset is None:
-            gradient -= self._shard.summed_over_all(through.sum(axis=0))
+            gradient -= self._shard.summed_over_all(torch.from_numpy(through.sum(axis=0)))
         self._update_whole("decoder_bias", gradient, rates)
         if weights.skip is not None:
-            self._update_whole("skip", torch.mm(torch.from_numpy(main.errors[0]).T, torch.from_numpy(centred)), rates)
-        self._tell()
+            self._update_whole("skip", torch.mm(main.errors[0].T, torch.from_numpy(centred)), rates)
+        self._state.tell()
+        if not self._shard.has_all_rows:
+            self._follow(0, weights.num_latents)
 
-    def _tell(self) -> None:
-        """Bring the latents of the part that other workers hold to their state."""
-        if self._shard.has_all_rows:
-            return
-        for name in LATENT_TENSORS:
-            part = getattr(self.weights, name).numpy()
-            part[:] = self._shard.of_all_rows(part[self._shard.held_of_part])
-
-    def _update_whole(self, name: str, gradient: np.ndarray | torch.Tensor, rates: np.ndarray) -> None:
+    def _update_whole(self, name: str, gradient: torch.Tensor, rates: np.ndarray) -> None:
         """A step of Adam of what belongs to all latents; all workers make the same."""
         parts = (getattr(part, name).numpy().ravel() for part in (self.weights, self.adam.first, self.adam.second))
         parameter, first, second = parts
-        adam(parameter, np.asarray(gradient).ravel(), first, second, rates)
+        adam(parameter, gradient.numpy().ravel(), first, second, rates)
 
     def _count(self, codes: Codes) -> None:
         """Rows since each latent fired."""
@@ -385,9 +341,28 @@ def group_of_latents(ends: Sequence[int], num_latents: int) -> np.ndarray:
     return np.searchsorted(np.array(ends), np.arange(num_latents), side="right").astype(np.int32)
 
 
+def _explained(codes: Codes, errors: np.ndarray, pull: np.ndarray, squares: np.ndarray) -> Explained:
+    return Explained(
+        codes=TensorCodes.of(codes),
+        errors=torch.from_numpy(errors),
+        pull=torch.from_numpy(pull),
+        squares=torch.from_numpy(squares),
+    )
+
+
+def _by_latent(
+    of: Explained, num_latents: int, held: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What `update_latents` reads of the latents held."""
+    codes = of.codes.codes()
+    start, entry = np.empty(num_latents + 1, np.int64), np.empty(max(1, codes.num), np.int64)
+    by_latent(codes.index, codes.count, start, entry)
+    return start[held.start : held.stop + 1], entry, codes.value, of.pull.numpy(), of.errors.numpy()
+
+
 def _no_codes(num_rows: int, dtype: np.dtype) -> Codes:
     return Codes(
-        value=np.empty((num_rows, 1), dtype),
-        index=np.empty((num_rows, 1), np.int32),
+        value=np.zeros((num_rows, 1), dtype),
+        index=np.zeros((num_rows, 1), np.int32),
         count=np.zeros(num_rows, np.int64),
     )

@@ -56,7 +56,7 @@ class PowerPenalty:
         if level < self.changes and self.last_p != 1:
             with torch.no_grad():
                 coming = self._mean_power(codes, self._level(level + 1))
-                self.sums[step % self.memory] = torch.stack([powers, coming]).double()
+                self.sums[step % self.memory] = torch.stack([powers, coming]).to(self.sums)
         return self.weight_at(step) * powers
 
     def weight_at(self, step: int) -> float:

@@ -35,6 +35,14 @@ class Training(Protocol):
         """Go on from `joined` tensors of all workers, on any number of them."""
 
 
+@runtime_checkable
+class Choosing(Training, Protocol):
+    """A training whose codes are chosen, perhaps among candidates that a rough product finds."""
+
+    def recall(self, rows: np.ndarray) -> float:
+        """Share of the exact codes of all workers' rows [N, D] that a step would choose; 1 without a preselection."""
+
+
 def belongs_to_all(name: str) -> bool:
     """Whether a tensor of this name is the same on every worker; all others have a row for each latent."""
     return any(one in name for one in OF_ALL) or name in ("steps", "own.factor", "own.sums") or name.endswith(".step")

@@ -103,4 +103,4 @@ def _low_parameters(encoder: Tensor, seed: int) -> dict[str, Tensor]:
     noise = torch.Generator().manual_seed(seed + 1)
     drawn = torch.randn(encoder.shape, generator=noise, dtype=torch.float64)
     low = 0.1 * torch.nn.functional.normalize(drawn, dim=1)
-    return {"low_encoder": low.to(encoder.dtype), "low_bias": torch.zeros(len(encoder), dtype=encoder.dtype)}
+    return {"low_encoder": low.to(encoder), "low_bias": encoder.new_zeros(len(encoder))}
