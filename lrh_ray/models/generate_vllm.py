@@ -21,7 +21,7 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.facts import read_architecture, resolved_dtype
 from lrh_ray.models.generate import end_tokens, refuse_long_prompts
 from lrh_ray.models.sampling import Prompt, Response, SamplingConfig
-from lrh_ray.models.vllm.engine import vllm_device, vllm_version
+from lrh_ray.models.vllm.engine import end_engine, vllm_device, vllm_version
 from lrh_ray.models.vllm.options import EngineTask, engine_arguments, engine_environment, environment_set
 from lrh_ray.models.vllm.ring import RingShape
 from lrh_ray.models.vllm.share import ShareOptions
@@ -78,7 +78,7 @@ class VllmGenerator:
 
     def close(self) -> None:
         """End the engine's processes."""
-        self._llm.llm_engine.engine_core.shutdown()
+        end_engine(self._llm)
         del self._llm
 
 

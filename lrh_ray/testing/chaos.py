@@ -164,8 +164,13 @@ class Chaos:
 
 
 def read_diary(folder: Path) -> list[Event]:
+    """All events that are written whole; one that is being written, or whose writer was killed, is not there."""
     diary = folder / "diary.jsonl"
-    return [json.loads(line) for line in diary.read_text().splitlines()] if diary.exists() else []
+    events = []
+    for line in diary.read_text().splitlines() if diary.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            events.append(json.loads(line))
+    return events
 
 
 def _count(folder: Path, what: str) -> int:

@@ -49,8 +49,9 @@ LEASES = LeaseConfig(
 
 
 def write_diary(folder: Path, **event: str | int | bool | float) -> None:
-    """One line, in one write, so that lines of many processes do not mix."""
-    line = json.dumps({**event, "pid": os.getpid(), "at": round(time.time(), 2)}) + "\n"
+    """One line, in one write, so that lines of many processes do not mix, and on a line of its own, because a process
+    that is killed while it writes leaves half a line."""
+    line = "\n" + json.dumps({**event, "pid": os.getpid(), "at": round(time.time(), 2)}) + "\n"
     descriptor = os.open(folder / "diary.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, line.encode())

@@ -30,7 +30,9 @@ def engine(checkpoint):
     sizes = VllmConfig(longest=128, cache_gib=0.25, sequences=16)
     config = ModelConfig(name="tiny", engine="vllm", batch_tokens=128, vllm=sizes)
     with closing(open_generator(checkpoint, config)) as running:
+        sockets = running._llm.llm_engine.engine_core.ctx
         yield running
+    assert sockets.closed, "left to the garbage collector, which complains in another test"
 
 
 def test_greedy_is_the_same_by_both_engines(checkpoint, engine):

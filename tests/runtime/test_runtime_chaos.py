@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from lrh_ray.testing.chaos import replicas_died
+from lrh_ray.testing.chaos import read_diary, replicas_died
+from lrh_ray.testing.chaos_task import write_diary
 
 
 def laboratory(module: str, *arguments: str, seconds: int = 240) -> dict:
@@ -58,6 +59,15 @@ def test_waiting_replicas_bring_nodes_and_idle_nodes_go(tmp_path):
     assert found["nodes"] == 2
     assert found["begun"] == found["done"] == 24
     assert found["idle"] is not None
+
+
+def test_a_diary_is_read_while_it_is_written_and_after_a_writer_was_killed(tmp_path):
+    write_diary(tmp_path, what="run")
+    with (tmp_path / "diary.jsonl").open("a") as diary:
+        diary.write('\n{"what": "beg')
+    assert [event["what"] for event in read_diary(tmp_path)] == ["run"]
+    write_diary(tmp_path, what="begin")
+    assert [event["what"] for event in read_diary(tmp_path)] == ["run", "begin"]
 
 
 def test_replicas_that_died_are_counted_from_the_diary():

@@ -54,6 +54,14 @@ def shared_memory_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="lrh-rings-", dir=shared if shared.is_dir() else None))
 
 
+def end_engine(llm: Any) -> None:
+    """End the processes of a `vllm.LLM`, and its sockets, which it would leave to the garbage collector."""
+    core = llm.llm_engine.engine_core
+    core.shutdown()
+    core.output_queue_thread.join(timeout=SILENCE_S)  # it closes its own sockets
+    core.ctx.destroy(linger=0)
+
+
 @final
 class Engine:
     """vLLM with its rings; used by one thread."""
@@ -101,9 +109,7 @@ class Engine:
     def close(self) -> None:
         """End the engine's processes."""
         self._broken = "it was closed"
-        core = self._llm.llm_engine.engine_core
-        core.shutdown()
-        core.ctx.destroy(linger=0)  # vLLM leaves its sockets' context to the garbage collector, which complains
+        end_engine(self._llm)
         self._thread.shutdown(wait=True)
         del self._llm, self._rings
 
