@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from lrh_ray.errors import ConfigError, NotEnoughData
 
@@ -47,5 +47,5 @@ def jackknife_interval(value: float, replicates: Sequence[float], level: float =
     if not 0 < level < 1:
         raise ConfigError(f"The level of an interval is {level!r}; it must lie between 0 and 1, 0.95 say.")
     error = np.sqrt((num - 1) * np.var(replicates))
-    reach = float(t.ppf((1 + level) / 2, num - 1) * error)
+    reach = float(stdtrit(num - 1, (1 + level) / 2) * error)
     return Estimate(value=value, low=value - reach, high=value + reach)

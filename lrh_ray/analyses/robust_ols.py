@@ -28,7 +28,7 @@ delta method's interval is not exact.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from lrh_ray.analyses.joint import Joint
 from lrh_ray.analyses.layouts import GroupFloats, GroupIndex, GroupScores, GroupTargets, Targets, Weights
@@ -127,7 +127,7 @@ def robust_inference(joint: Joint, fitted: LinearMap, state: ScoreState, level: 
     factor = np.sqrt(G / (G - 1) * (n - 1) / (n - k))
     influence = factor * _moves(joint, spectrum, state)
     errors = np.sqrt((influence**2).sum(axis=0))
-    reach = float(student.ppf((1 + level) / 2, G - 1))
+    reach = float(stdtrit(G - 1, (1 + level) / 2))
     remaining, spread = _remaining(state, G)
     return RobustInference(
         standard_errors=errors[:-1],

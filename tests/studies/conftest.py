@@ -52,7 +52,7 @@ text:
   concepts: [in_parentheses, number]
 model: {{name: {folder / "model"}}}
 store: {{sites: [resid.0, resid.2, final_norm], min_blocks: 14}}
-pool: {{replicas: 2, cpus: 1}}
+pool: {{replicas: 1, cpus: 1}}
 probe: {{draws: 200}}
 """
     )

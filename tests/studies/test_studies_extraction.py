@@ -33,10 +33,12 @@ from lrh_ray.store.verify import verify
 from lrh_ray.studies.extraction import extract, plan_facts, plan_run
 from lrh_ray.studies.reextraction import reextract
 
+TWO = "pool.replicas=2"
+
 
 @pytest.fixture(scope="module")
 def extracted(material, cluster):
-    return extract(config_of(material, "name=undisturbed"), folder=material)
+    return extract(config_of(material, "name=undisturbed", TWO), folder=material)
 
 
 def test_the_store_is_sealed_with_every_planned_row_and_a_certificate(extracted):
@@ -65,12 +67,12 @@ def test_rows_are_the_hidden_states_of_transformers(material, extracted):
 
 def test_repeating_the_command_changes_nothing(material, extracted):
     before = {path: path.stat().st_mtime_ns for path in Path(extracted["store"]).rglob("*") if path.is_file()}
-    assert extract(config_of(material, "name=undisturbed"), folder=material)["root"] == extracted["root"]
+    assert extract(config_of(material, "name=undisturbed", TWO), folder=material)["root"] == extracted["root"]
     assert before == {path: path.stat().st_mtime_ns for path in Path(extracted["store"]).rglob("*") if path.is_file()}
 
 
 def test_one_worker_or_two_give_one_root(material, extracted):
-    alone = extract(config_of(material, "name=alone", "pool.replicas=1"), folder=material)
+    alone = extract(config_of(material, "name=alone"), folder=material)
     assert alone["root"] == extracted["root"]
 
 
@@ -88,13 +90,13 @@ def test_a_run_resumes_from_the_blocks_that_stand(material, extracted, monkeypat
 
     monkeypatch.setattr("lrh_ray.studies.progress.Silent.advance", stop_after_five([]))
     with pytest.raises(Stop):
-        extract(config_of(material, "name=resumed"), folder=material)
+        extract(config_of(material, "name=resumed", TWO), folder=material)
     monkeypatch.undo()
     store = open_store(material / "runs" / "resumed")
     done = {block: Path(store.location, record_key(block)).read_bytes() for block in store.commits}
     assert len(done) >= 5
     assert not store.sealed
-    resumed = extract(config_of(material, "name=resumed"), folder=material)
+    resumed = extract(config_of(material, "name=resumed", TWO), folder=material)
     assert resumed["root"] == extracted["root"]
     packed = Path(store.location, PACK).read_bytes().splitlines()
     assert set(done.values()) <= set(packed)
@@ -103,7 +105,7 @@ def test_a_run_resumes_from_the_blocks_that_stand(material, extracted, monkeypat
 RUN = """
 import sys
 from lrh_ray.cli import main
-main(["extract", sys.argv[1], "--set", "name=" + sys.argv[2], "--json"])
+main(["extract", sys.argv[1], "--set", "name=" + sys.argv[2], "--set", "pool.replicas=2", "--json"])
 """
 
 
@@ -227,7 +229,7 @@ def test_mistakes_are_one_typed_error_before_any_work(material, overrides, error
 
 def test_another_plan_in_the_same_folder_is_refused(material, extracted):
     with pytest.raises(StoreConflict, match="written by another plan"):
-        extract(config_of(material, "name=undisturbed", "store.seed=9"), folder=material)
+        extract(config_of(material, "name=undisturbed", TWO, "store.seed=9"), folder=material)
 
 
 def test_a_disk_too_small_is_found_before_the_model_loads(material, monkeypatch):
@@ -262,8 +264,8 @@ def test_a_store_of_chosen_rows_holds_those_of_the_whole_store(material, extract
 
 def test_two_processes_that_share_the_model_write_the_rows_of_one(material, extracted):
     few = ("store.min_blocks=3", "model.dtype=float32")
-    shared = config_of(material, "name=shared", "model.tensor_parallel=2", "pool.replicas=1", "pool.cpus=2", *few)
-    alone = config_of(material, "name=unshared", "pool.replicas=1", *few)
+    shared = config_of(material, "name=shared", "model.tensor_parallel=2", "pool.cpus=2", *few)
+    alone = config_of(material, "name=unshared", *few)
     two, one = (open_store(extract(config, folder=material)["store"]) for config in (shared, alone))
     assert two.sealed
     assert two.plan.rows_digest == one.plan.rows_digest

@@ -128,9 +128,7 @@ def test_mistakes_are_named(result, root, tmp_path, cluster):
 def spoken(material, tmp_path_factory, cluster):
     """A result about a store that a real model wrote."""
     runs = tmp_path_factory.mktemp("spoken")
-    config = config_of(
-        material, "name=spoken", f"runs={runs}", "model.dtype=float32", f"store.sites=[{SITE}]", "pool.replicas=1"
-    )
+    config = config_of(material, "name=spoken", f"runs={runs}", "model.dtype=float32", f"store.sites=[{SITE}]")
     extract(config, folder=material)
     store = open_store(config.store_location)
     decoder = np.random.default_rng(0).standard_normal((96, store.plan.site(SITE).width))

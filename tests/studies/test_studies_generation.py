@@ -114,7 +114,7 @@ def test_a_stopped_run_keeps_its_parts(material, facts, monkeypatch):
 
 def test_extraction_teacher_forces_what_was_written(material, facts):
     source = f"text.sources=[{{kind: jsonl, path: {facts['path']}}}]"
-    run = config_of(material, "name=forced", source, "store.min_blocks=1", "pool.replicas=1")
+    run = config_of(material, "name=forced", source, "store.min_blocks=1")
     store = open_store(extract(run, folder=material)["store"])
     lines = {line["id"]: line for line in lines_of(facts["path"])}
     lengths = {store.document_ids[int(s)]: int(n) for s, n in zip(store.plan.source, store.plan.lengths, strict=True)}

@@ -102,7 +102,7 @@ def test_this_machine_is_measured(material):
     assert not (material / "runs" / "measured").exists()
     assert "plan" in facts
     assert estimate.device_memory is None
-    assert estimate.replicas == 2
+    assert estimate.replicas == 1
     assert estimate.speed.bottleneck in ("model", "sink")
     assert 10 < estimate.speed.model < 1e6
     assert 1e5 < estimate.speed.sink * estimate.row_bytes < 1e12

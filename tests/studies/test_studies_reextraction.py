@@ -17,7 +17,7 @@ from lrh_ray.store.writer import BlockWriter
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.reextraction import reextract
 
-CHECKED = ("name=checked", "store.min_blocks=8", "pool.replicas=1")
+CHECKED = ("name=checked", "store.min_blocks=8")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from lrh_ray.store.reader import open_store
 from lrh_ray.studies.extraction import extract, plan_run
 from lrh_ray.studies.twins import extract_twin, plan_twin, twin_config
 
-SMALL = ("name=small", "text.max_documents=30", "store.min_blocks=4", "pool.replicas=1")
+SMALL = ("name=small", "text.max_documents=30", "store.min_blocks=4")
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_a_node_without_the_drivers_folder_makes_its_own_copy(url, cache):
 
 
 def test_a_store_is_extracted_from_a_prefix(material, cluster, url):
-    few = ("store.min_blocks=3", "pool.replicas=1", f"model.name={url}", "name=from-prefix")
+    few = ("store.min_blocks=3", f"model.name={url}", "name=from-prefix")
     store = open_store(extract(config_of(material, *few), folder=material)["store"])
     assert store.sealed
     assert store.plan.identity["model"]["name"] == url

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from lrh_ray.analyses.worlds.direct import DirectTrial
 from lrh_ray.records import Plain
@@ -82,5 +82,5 @@ def over_seeds(values: Sequence[float]) -> dict[str, Plain]:
     mean, num = float(np.mean(values)), len(values)
     if num < 2:
         return {"mean": mean, "low": None, "high": None}
-    reach = float(t.ppf((1 + LEVEL) / 2, num - 1) * np.std(values, ddof=1) / np.sqrt(num))
+    reach = float(stdtrit(num - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / np.sqrt(num))
     return {"mean": mean, "low": mean - reach, "high": mean + reach}
