@@ -84,6 +84,9 @@ class TrainConfig:
     retries: int = 3
     """Times that all workers are started anew from the last checkpoint after one of them died."""
 
+    when_short: Literal["refuse", "wait"] = "refuse"
+    """Workers the cluster cannot hold now: refuse the run, or wait until nodes for all are there (autoscaler)."""
+
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus <= 0 or self.gpus < 0 or self.retries < 0:
             raise ValueError("workers must be 1 or more, cpus positive, gpus and retries 0 or more")

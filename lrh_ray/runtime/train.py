@@ -29,7 +29,9 @@ from ray.util.queue import Empty, Queue
 from lrh_ray.collective import Share
 from lrh_ray.durable import write_durably
 from lrh_ray.errors import ClusterError, ConfigError, DependencyMissing, LrhError
+from lrh_ray.runtime.cluster import living_nodes
 from lrh_ray.runtime.config import TrainConfig
+from lrh_ray.runtime.sizing import require_room
 
 try:
     import ray.train
@@ -111,7 +113,7 @@ def train(
 
     Raises:
         ConfigError: A checkpoint is asked for that the run does not reach.
-        ClusterError: The cluster has fewer GPUs than the workers need, or workers died more often than `retries`.
+        ClusterError: The cluster cannot hold the workers and they shall not wait, or workers died too often.
         LrhError: A worker hit a mistake that repeating cannot mend.
     """
     wanted = sorted(set(save_at) | {steps})
@@ -121,7 +123,7 @@ def train(
     checkpoints = {step: place / _folder_name(step) for step in wanted}
     if _finished(place, wanted):
         return checkpoints
-    _require_gpus(config)
+    require_room(config, living_nodes())
     news = Queue(actor_options={"num_cpus": 0})
     orders = _Orders(task=task, steps=steps, save_at=frozenset(wanted), news=news)
     trainer = ray.train.torch.TorchTrainer(
@@ -147,16 +149,6 @@ def _finished(place: Path, wanted: Sequence[int]) -> bool:
     """Whether a run has ended with these checkpoints; a folder alone may be one that was being copied."""
     file = place / FINISHED_FILE
     return file.is_file() and set(wanted) <= set(json.loads(file.read_text(encoding="ascii")))
-
-
-def _require_gpus(config: TrainConfig) -> None:
-    """Refuse what would wait for ever."""
-    needed, there = config.workers * config.gpus, ray.cluster_resources().get("GPU", 0.0)
-    if needed > there:
-        raise ClusterError(
-            f"{config.workers} workers of {config.gpus:g} GPUs need more than the {there:g} GPUs of the cluster. Lower "
-            f"workers, train on CPUs (gpus: 0), or start nodes first."
-        )
 
 
 def _scaling(config: TrainConfig) -> Any:

@@ -1,13 +1,15 @@
 """The failure policy as a table, and pools as arithmetic."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from lrh_ray.errors import ClusterError
 from lrh_ray.runtime.cluster import Cluster, Node
-from lrh_ray.runtime.config import PoolConfig
+from lrh_ray.runtime.config import PoolConfig, TrainConfig
 from lrh_ray.runtime.policy import Decision, Failure, decide, decide_opening
 from lrh_ray.runtime.reduce import group_size
-from lrh_ray.runtime.sizing import resolve_pool
+from lrh_ray.runtime.sizing import require_room, resolve_pool
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,22 @@ def test_a_replica_larger_than_any_node_is_refused_though_the_cluster_has_enough
 def test_a_pool_that_cannot_fit_is_refused_with_the_settings_to_lower():
     with pytest.raises(ClusterError, match=r"pool\.replicas"):
         resolve_pool(PoolConfig(replicas=4, cpus=1), Cluster(address="x", cpus=2, gpus=0))
+
+
+@pytest.mark.parametrize(
+    ("config", "held"),
+    [
+        (TrainConfig(workers=4, gpus=4), True),
+        (TrainConfig(workers=5, gpus=4), False),
+        (TrainConfig(workers=1, gpus=9), False),
+        (TrainConfig(workers=128, cpus=1), True),
+        (TrainConfig(workers=129, cpus=1), False),
+        (TrainConfig(workers=129, cpus=1, when_short="wait"), True),
+    ],
+)
+def test_training_workers_that_would_wait_for_ever_are_refused(config, held):
+    with nullcontext() if held else pytest.raises(ClusterError, match=r"Lower workers.*or let the run wait"):
+        require_room(config, nodes((64, 8), (64, 8)).nodes)
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 7, 16, 1000, 20_000])

@@ -76,7 +76,7 @@ def test_checkpoints_beyond_the_run_are_refused(cluster, tmp_path):
 
 
 def test_gpus_that_no_node_has_are_refused(cluster, tmp_path):
-    with pytest.raises(ClusterError, match="2 workers of 1 GPUs need more than the 0 GPUs"):
+    with pytest.raises(ClusterError, match=r"2 training workers of 1 CPUs and 1 GPUs need more.*when_short: wait"):
         run(tmp_path, config=TrainConfig(workers=2, gpus=1))
 
 
