@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrh_ray.analyses.sae import sparse_step
+from lrh_ray.analyses.sae.device_step import DeviceTraining
 from lrh_ray.analyses.sae.mesh import ALONE
 from lrh_ray.analyses.sae.parameters import first_weights
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
@@ -238,6 +239,16 @@ def test_rounding_loses_codes_and_recall_counts_them():
         found.append(SparseTraining(weights, TopK(k=4), preselect=preselect).recall(rows.numpy()))
     assert 0.7 < found[0] < 0.95
     assert found[1] == 1
+
+
+@pytest.mark.parametrize("engine", [SparseTraining, DeviceTraining])
+def test_rows_of_many_codes_have_as_many_candidates(engine):
+    """A choice of a batch gives long rows most of the codes, and a preselection may not cut them off."""
+    rows = rows_of(torch.float32)[:ROWS] * torch.logspace(-1, 1, ROWS)[:, None]
+    weights = weights_for(rows)
+    pre = torch.addmm(weights.encoder_bias, rows - weights.offset, weights.encoder.T)
+    assert (pre >= pre.reshape(-1).topk(4 * ROWS).values[-1]).sum(dim=1).max() > 2 * 4
+    assert engine(weights, BatchTopK(k=4), preselect=2).recall(rows.numpy()) > 0.99
 
 
 def test_a_preselection_that_cannot_be_is_named():

@@ -8,8 +8,9 @@ Of each row the k largest of each part of the latents decide exactly which are t
 a batch are sought among the `ROOM` k largest of each row and part; where a row of any worker might have more, among
 twice as many, and so on. Of equal values the first by row, then by latent, are taken.
 
-A preselection multiplies in bfloat16, takes `preselect` times k candidates of each row and part, and computes their
-pre-activations anew from the weights.
+A preselection multiplies in bfloat16, takes `preselect` times k candidates of each row and part, on average of a batch
+where k is one, and computes their pre-activations anew from the weights. As all rows of a tensor are as long, every row
+has as many candidates as the one that a batch gives most.
 
 Legend: N rows, D features, L latents of a part or candidates, K codes a row.
 """
@@ -38,7 +39,7 @@ class DeviceChoice:
     selection: Selection
     shard: Shard
     preselect: int | None = None
-    """Candidates of a row in multiples of k, from a product in bfloat16; None: the product is exact."""
+    """Candidates in multiples of k, from a product in bfloat16; None: the product is exact."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.selection, TopK | BatchTopK):
@@ -53,6 +54,8 @@ class DeviceChoice:
             return self.exact(centred, weights)
         rough = torch.addmm(weights.encoder_bias.to(ROUGH), centred.to(ROUGH), weights.encoder.to(ROUGH).T)
         width = num_candidates(self.preselect, self.selection.k, rough.shape[1])
+        if isinstance(self.selection, BatchTopK):
+            width = _widest(rough, width)
         latents = rough.topk(width, dim=1, sorted=False).indices
         return self._among(dots(centred, weights.encoder, latents) + weights.encoder_bias[latents], latents)
 
@@ -83,6 +86,16 @@ class DeviceChoice:
     def _anywhere(self, flag: Tensor) -> bool:
         """Whether it is so on any worker; waits for the device."""
         return bool(self.shard.summed_over_all(flag.to(torch.int32)))
+
+
+def _widest(pre: Tensor, width: int) -> int:
+    """Most of a row [N, L] that may be among the N `width` largest; waits for the device.
+
+    The N `width`-th largest of some of the values is at most that of all.
+    """
+    some = pre.topk(min(2 * width, pre.shape[1]), dim=1, sorted=False).values.reshape(-1)
+    least = some.topk(len(pre) * width, sorted=False).values.min().clamp(min=0)
+    return max(1, int((pre >= least).sum(dim=1).max()))
 
 
 def _largest(pre: Tensor, latents: Tensor | None, width: int) -> TensorCodes:

@@ -5,9 +5,10 @@
     rough.follow(encoder, 0, 256)                                          # after rows 0 ... 255 were updated
 
 Processors with 16-bit products make them two to eight times as fast as those of float32, and the encoder's product is
-most of a step. Of each row the `factor` k largest are taken from it; each is then computed anew from the weights
-themselves, so that no value is rounded, and the k largest of these are the codes. A code is lost only if more than
-(factor - 1) k others of its row come before it by rounding alone; `recall` of a training counts.
+most of a step. From it the same choice is made of `factor` k codes: of each row, or on average of a batch. Each of these
+candidates is then computed anew from the weights themselves, so that no value is rounded, and the codes are chosen
+among them. A code is lost only if more than (factor - 1) k others of its row (factor - 1 times N k of a batch of N
+rows) come before it by rounding alone; `recall` of a training counts.
 
 Where latents are shared out every worker takes as many candidates of its own, which together are more than one worker
 would have: what one finds, several find too.
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.row_kernels import encode_entries
-from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, top_codes
+from lrh_ray.analyses.sae.mesh import ALONE
+from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, of_other_k
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.tensor_codes import TensorCodes
 from lrh_ray.compiled import in_parts
@@ -36,7 +38,7 @@ ROUGH = torch.bfloat16
 
 
 def num_candidates(factor: int, k: int, num_latents: int) -> int:
-    """Candidates of a row among `num_latents`.
+    """Candidates of a row, or of a row on average, among `num_latents`.
 
     Raises:
         ConfigError: A factor below 1.
@@ -50,12 +52,14 @@ class Preselection:
     """Holds the encoder in bfloat16."""
 
     def __init__(self, encoder: Tensor, selection: Selection, *, factor: int) -> None:
-        """Copy encoder [M, D]; `factor` k candidates of a row.
+        """Copy encoder [M, D]; `factor` k candidates of a row, or of a row on average.
 
         Raises:
             ConfigError: A factor below 1.
         """
-        self._selection, self._width = selection, num_candidates(factor, selection.k, len(encoder))
+        self._selection = selection
+        self._first = of_other_k(selection, num_candidates(factor, selection.k, len(encoder)))
+        self._own = Shard(mesh=ALONE, num_latents=len(encoder))
         self._encoder = encoder.to(ROUGH)
         self._rough, self._wide = torch.empty(0, dtype=ROUGH), torch.empty(0, dtype=encoder.dtype)
 
@@ -72,7 +76,7 @@ class Preselection:
         threads: Executor | None,
     ) -> Codes:
         """Codes of rows [N, D], from which the offset of the input is taken."""
-        found = top_codes(self._tiles(torch.from_numpy(centred)), bias, len(centred), self._width, threads)
+        found = self._first(self._tiles(torch.from_numpy(centred)), bias, len(centred), threads, self._own)
         weights = encoder.numpy()
 
         def rescore(first: int, last: int) -> None:

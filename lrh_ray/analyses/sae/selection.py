@@ -118,6 +118,11 @@ class BatchTopK:
         return float(kth_largest(values, len(values), wanted)) if len(values) >= wanted else 0.0
 
 
+def of_other_k(selection: Selection, k: int) -> Selection:
+    """The same rule for another k, which has kept nothing yet."""
+    return BatchTopK(k=k) if isinstance(selection, BatchTopK) else TopK(k=k)
+
+
 def largest_of_parts(codes: TensorCodes, k: int, shard: Shard) -> TensorCodes:
     """Of the k largest of each row those of this worker's part, from what each part has found of these rows."""
     return shard.kept(shard.joined(codes).largest(k))
