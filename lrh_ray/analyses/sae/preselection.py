@@ -5,10 +5,10 @@
     rough.follow(encoder, 0, 256)                                          # after rows 0 ... 255 were updated
 
 Processors with 16-bit products make them two to eight times as fast as those of float32, and the encoder's product is
-most of a step. From it the same choice is made of `factor` k codes: of each row, or on average of a batch. Each of these
-candidates is then computed anew from the weights themselves, so that no value is rounded, and the codes are chosen
-among them. A code is lost only if more than (factor - 1) k others of its row (factor - 1 times N k of a batch of N
-rows) come before it by rounding alone; `recall` of a training counts.
+most of a step. From it the same choice is made of `factor` k codes, of each row, or on average of a batch. Each of
+these candidates is then computed anew from the weights themselves, so that no value is rounded, and the codes are
+chosen among them. A code is lost only if more than (factor - 1) k others of its row, or (factor - 1) N k others of a
+batch of N rows, come before it by rounding alone; `recall` of a training counts.
 
 Where latents are shared out every worker takes as many candidates of its own, which together are more than one worker
 would have: what one finds, several find too.
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.codes import Codes
-from lrh_ray.analyses.sae.row_kernels import encode_entries
 from lrh_ray.analyses.sae.mesh import ALONE
+from lrh_ray.analyses.sae.row_kernels import encode_entries
 from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, of_other_k
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.tensor_codes import TensorCodes
