@@ -11,8 +11,7 @@ Tensors are float32: `encoder` [M, D], `decoder` [M, D], both with a row for eac
 A transcoder has `input_offset` [D] beside them, which stands in the place of decoder_bias in pre; what it writes,
 `writes`, may have another width W than what it reads, and with `skip` [W, D] it adds skip (x - input_offset).
 
-What can go wrong: tensors that do not fit together, or are not numbers, are `CheckpointBroken`; a ConCA normalised over
-batches has moving averages that a result does not keep, and is `ConfigError`.
+What can go wrong: tensors that do not fit together, or are not numbers, are `CheckpointBroken`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.parameters import OFFSET
 from lrh_ray.analyses.sae.reader import Reader, ThresholdReader, TopKReader
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
-from lrh_ray.errors import CheckpointBroken, ConfigError
+from lrh_ray.errors import CheckpointBroken
 from lrh_ray.exchange.kinds import READ_AS, ReadAs, ends_of, settings_of
 from lrh_ray.records import Result
 
@@ -110,11 +109,6 @@ class Exchanged:
             CheckpointBroken: Arrays that do not fit together.
         """
         chosen, (read, written) = settings_of(result, name), ends_of(result, site)
-        if chosen.get("norm") == "batch":
-            raise ConfigError(
-                f"{name!r} is normalised over batches, and the result keeps no averages of them. Only conca with norm "
-                f"'layer' or 'group' can be read again."
-            )
         prefix = f"{site}/{name}/"
         arrays = {key.removeprefix(prefix): a for key, a in result.arrays.items() if key.startswith(prefix)}
         kind = READ_AS[str(chosen["kind"])]
@@ -124,7 +118,7 @@ class Exchanged:
             tensors={key: arrays[key].astype(np.float32) for key in (*TENSORS[kind], *TRANSCODER) if key in arrays},
             k=chosen.get("k"),  # type: ignore[arg-type]
             threshold=float(np.float32(arrays["threshold"].item())) if "threshold" in arrays else None,
-            norm=chosen.get("norm"),  # type: ignore[arg-type]
+            norm="none" if chosen.get("norm") == "batch" else chosen.get("norm"),  # type: ignore[arg-type]
             trained_as=str(chosen["kind"]),
             site=read,
             writes=written,

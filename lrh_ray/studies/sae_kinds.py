@@ -184,6 +184,8 @@ def make_reader(
 ) -> Reader:
     """Read rows in their own unit with what training has left (`Training.tensors`), or with what it began with.
 
+    A ConCA over batches lacks the moments of its codes yet (`ConCA.read_with`).
+
     Args:
         kind: Of the autoencoder.
         config: It was trained with.
@@ -199,6 +201,8 @@ def make_reader(
         return TopKReader(parameters=folded, k=kind.k)
     if isinstance(kind, Chosen):
         return ThresholdReader(parameters=folded, threshold=threshold)
+    if isinstance(kind, ConCAKind) and kind.norm == "batch":
+        return ConCA(folded, norm="none")
     architecture = _architecture(kind, config, folded, config.seed)
     architecture.load({n.removeprefix("own."): tensor for n, tensor in tensors.items() if n.startswith("own.")})
     return architecture

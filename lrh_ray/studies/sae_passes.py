@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from lrh_ray.analyses.joint import JointMoments
+from lrh_ray.analyses.sae.architectures.conca import CodeMoments
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.analyses.sae.threshold import PreActivationCounts
@@ -120,6 +121,20 @@ class ThresholdPass:
     def __call__(self, block: int) -> PreActivationCounts:
         rows, group = self.rows.end(self.sites, block)
         return PreActivationCounts.of(rows[group == TRAINING], self.parameters, prefix=self.prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesPass:
+    """block -> moments of the codes of training rows."""
+
+    rows: SaeRows
+    sites: tuple[str, ...]
+    """That are read."""
+    reader: Reader
+
+    def __call__(self, block: int) -> CodeMoments:
+        rows, group = self.rows.end(self.sites, block)
+        return CodeMoments.of(rows[group == TRAINING], self.reader)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from typing import TypeVar, cast
 import numpy as np
 from torch import Tensor
 
+from lrh_ray.analyses.sae.architectures.conca import ConCA
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader, fold
 from lrh_ray.analyses.sae.site_norms import site_norms
@@ -34,14 +35,14 @@ from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
-from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeConfig
+from lrh_ray.studies.sae_config import BatchTopKKind, ConCAKind, Kind, MatryoshkaKind, SaeConfig
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_latent_table import SiteLatents
 from lrh_ray.studies.sae_latents import find_passages, shown_latents
 from lrh_ray.studies.sae_map_config import SiteMap, site_maps
 from lrh_ray.studies.sae_map_rows import left_by_components, map_rows
 from lrh_ray.studies.sae_maps import SiteUnit
-from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, ThresholdPass, UnitPass
+from lrh_ray.studies.sae_passes import TRAINING, CodesPass, EvaluationPass, SaeRows, ThresholdPass, UnitPass
 from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_result import make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
@@ -272,7 +273,11 @@ class _Map:
         ]
 
     def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
-        return make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)
+        reader = make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)
+        if not (isinstance(kind, ConCAKind) and kind.norm == "batch" and isinstance(reader, ConCA)):
+            return reader
+        task = CodesPass(rows=self.rows, sites=self.found.ends.reads, reader=reader)
+        return reader.read_with(reduce_blocks(range(self.rows.store().plan.num_blocks), task))
 
     def _norms(self, tensors: Mapping[str, Tensor]) -> np.ndarray | None:
         """Lengths of decoder rows at several sites [M, S], in the unit of training; of one site nothing."""

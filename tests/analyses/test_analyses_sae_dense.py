@@ -1,5 +1,6 @@
 """Architectures with dense codes: their gradients are those of the formulas, their training finds what is planted."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lrh_ray.analyses.sae.architectures.conca import ConCA
+from lrh_ray.analyses.sae.architectures.conca import CodeMoments, ConCA
 from lrh_ray.analyses.sae.architectures.gated import Gated
 from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
@@ -258,6 +259,19 @@ def test_the_gradient_of_a_truncated_norm_is_that_of_the_values_it_sums():
     zero = torch.zeros(5, 4, requires_grad=True)
     nuclear_norm(zero, rank=2).backward()
     assert not zero.grad.any()
+
+
+@pytest.mark.parametrize("cuts", [(), (700,), (1, 40, 41)])
+def test_what_was_trained_over_batches_reads_every_row_as_in_a_batch_of_all(cuts):
+    """Whatever the blocks, and however short the training: no average follows the weights with a delay."""
+    rows = some_rows(2500).float()
+    over_batches = ConCA(parameters_for(rows), norm="batch")
+    linear = ConCA(parameters_for(rows), norm="none")
+    parts = [CodeMoments.of(part, linear) for part in np.split(rows.numpy(), cuts)]
+    moments = functools.reduce(CodeMoments.merge, reversed(parts))
+    codes = linear.read_with(moments).codes(rows)
+    torch.testing.assert_close(codes, over_batches.codes(rows), rtol=0, atol=1e-5)
+    torch.testing.assert_close(linear.read_with(moments).codes(rows[:3]), codes[:3], rtol=0, atol=1e-5)
 
 
 def test_annealing_keeps_the_penalty_where_it_was():

@@ -45,6 +45,7 @@ KINDS = (
     JumpReluKind(),
     ConCAKind(),
     ConCAKind(norm="group"),
+    ConCAKind(norm="batch"),
 )
 CONFIG = SaeConfig(kinds=KINDS, latents=24, steps=10)
 CENTRE = np.linspace(-1, 1, 8)
@@ -119,9 +120,6 @@ def test_what_a_result_does_not_have_is_named(place):
         Exchanged.of_result(result, "resid.14", "gated")
     with pytest.raises(ConfigError, match="kind 'probe'; autoencoders are in those of `lrh sae`"):
         Exchanged.of_result(replace(result, kind="probe"), "resid.15", "gated")
-    batch = replace(result, resolved={"kinds": [{"kind": "conca", "norm": "batch"}], "sites": ["resid.15"]})
-    with pytest.raises(ConfigError, match="the result keeps no averages"):
-        Exchanged.of_result(batch, "resid.15", "conca")
 
 
 def test_the_code_of_the_page_runs(place, tmp_path, monkeypatch):
