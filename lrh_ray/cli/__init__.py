@@ -12,7 +12,7 @@ import typer
 from lrh_ray.cli.verbs import app
 from lrh_ray.errors import LrhError
 
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,6 +23,10 @@ def main(arguments: list[str] | None = None) -> None:
     except LrhError as error:
         _tell(error, as_json="--json" in arguments)
         sys.exit(USER_ERROR)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            typer.echo("interrupted: what is finished stands; the same command goes on from there", err=True)
+        raise
 
 
 def _tell(error: LrhError, *, as_json: bool) -> None:

@@ -71,7 +71,8 @@ class PlainProgress:
     def __init__(self) -> None:
         self._what, self._unit = "", ""
         self._total = self._done = self._first = 0
-        self._started = self._spoken = time.monotonic()
+        self._spoken = time.monotonic()
+        self._moving: float | None = None
 
     def __enter__(self) -> "PlainProgress":
         return self
@@ -82,19 +83,25 @@ class PlainProgress:
 
     def begin(self, what: str, total: int = 0, unit: str = "", done: int = 0) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._done = self._first = done
-        self._started = self._spoken = time.monotonic()
+        self._done, self._moving, self._spoken = done, None, time.monotonic()
         self.say(f"{what} ({done:,} of {total:,} {unit} stand)" if total else what)
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
+        if self._moving is None:  # what came before took its time to start, or stood already
+            self._moving, self._first = now, self._done
         if now - self._spoken < SECONDS_BETWEEN_LINES and self._done < self._total:
             return
         self._spoken = now
-        rate = (self._done - self._first) / max(now - self._started, 1e-9)
-        left = (self._total - self._done) / rate if rate else float("inf")
-        self.say(f"{self._what}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left:.0f} s left")
+        self.say(f"{self._what}: {self._done:,} of {self._total:,} {self._unit}{self._pace(now - self._moving)}")
+
+    def _pace(self, seconds: float) -> str:
+        made, left = self._done - self._first, self._total - self._done
+        if not made or seconds <= 0:
+            return ""
+        rate = made / seconds
+        return f", {rate:,.{0 if rate >= 10 else 1}f}/s" + (f", {left / rate:.0f} s left" if left else "")
 
     def say(self, text: str) -> None:
         sys.stderr.write(text + "\n")

@@ -15,9 +15,10 @@ user's that a worker meets (`LrhError`) is raised as it is.
 
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -157,15 +158,29 @@ def _scaling(config: TrainConfig) -> Any:
 
 
 def _fit(trainer: Any, news: Queue, on_step: OnStep) -> None:
-    """Run the trainer beside a loop that passes its news on, so that whoever waits sees the run move."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        finished = pool.submit(trainer.fit)
-        while not finished.done():
-            _pass_on(news, on_step)
-        try:
-            finished.result()
-        except ray.train.TrainingFailedError as error:
-            _raise_cause(error)
+    """Run the trainer beside a loop that passes its news on, so that whoever waits sees the run move.
+
+    Nobody waits for the trainer's thread: Ctrl-C ends the loop at once, and the workers end with their driver, or when
+    they find that nobody takes their news.
+    """
+    finished: Future[None] = Future()
+    threading.Thread(target=_keep, args=(trainer, finished), name="ray-train", daemon=True).start()
+    while not finished.done():
+        _pass_on(news, on_step)
+    try:
+        finished.result()
+    except ray.train.TrainingFailedError as error:
+        _raise_cause(error)
+
+
+def _keep(trainer: Any, finished: "Future[None]") -> None:
+    """Run the trainer; how it ends is in `finished`."""
+    try:
+        trainer.fit()
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the caller raises it
+        finished.set_exception(error)
+    else:
+        finished.set_result(None)
 
 
 def _pass_on(news: Queue, on_step: OnStep) -> None:

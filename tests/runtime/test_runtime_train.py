@@ -1,8 +1,10 @@
 """The verb `train` on a real cluster: steps shared by workers, and runs that die and go on as if nothing had been."""
 
 import json
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lrh_ray.errors import ClusterError, ConfigError, NotEnoughData
@@ -93,3 +95,26 @@ def test_news_of_the_run_arrive_in_order(cluster, tmp_path):
     )
     assert told
     assert [step for step, _ in told] == sorted(step for step, _ in told)
+
+
+def test_who_is_interrupted_leaves_at_once_and_the_workers_end(cluster, tmp_path):
+    """Ctrl-C comes while the loop that passes news on waits; a caller that stays connected, a notebook say, too."""
+
+    def interrupt(_step, _metrics):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            SlopeTask(folder=tmp_path),
+            TrainConfig(workers=1, retries=0),
+            steps=10**7,
+            save_at=(),
+            folder=tmp_path,
+            name="left",
+            on_step=interrupt,
+        )
+    (opened,) = tmp_path.glob("opened-*")
+    worker, patient = int(opened.name.split("-")[-1]), time.monotonic() + 60
+    while psutil.pid_exists(worker) and time.monotonic() < patient:
+        time.sleep(0.5)
+    assert not psutil.pid_exists(worker)

@@ -16,13 +16,11 @@ What can go wrong: a latent of fewer rows than `least` is never shown, however c
 """
 
 import numpy as np
-import torch
 
 from lrh_ray.analyses.sae.codes import Codes
-from lrh_ray.analyses.sae.reader import Reader
+from lrh_ray.analyses.sae.reader import Reader, codes_by_tile
 from lrh_ray.layouts import Rows
 
-TILE_ROWS = 1024
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _STEP = 0x9E3779B97F4A7C15
 
@@ -43,12 +41,7 @@ def spread_by_density(fired: np.ndarray, *, num: int, least: int) -> np.ndarray:
 
 def chosen_codes(reader: Reader, rows: Rows, latents: np.ndarray) -> np.ndarray:
     """Codes [N, K] of some latents [K] for rows [N, D], float32; a tile has the codes of all latents in memory."""
-    index, found = torch.from_numpy(latents), [np.empty((0, len(latents)), np.float32)]
-    for first in range(0, len(rows), TILE_ROWS):
-        tile = torch.from_numpy(rows[first : first + TILE_ROWS].astype(np.float32))
-        with torch.no_grad():
-            found.append(reader.codes(tile)[:, index].numpy())
-    return np.concatenate(found)
+    return np.concatenate([codes[:, latents] for _, codes in codes_by_tile(reader, rows)])
 
 
 def by_chance(codes: Codes, rows: np.ndarray, *, seed: int) -> Codes:

@@ -22,11 +22,10 @@ import torch
 
 from lrh_ray.analyses.jackknife import Estimate, jackknife_interval
 from lrh_ray.analyses.layouts import GroupIndex
-from lrh_ray.analyses.sae.reader import Reader
+from lrh_ray.analyses.sae.reader import Reader, tiles
 from lrh_ray.errors import NotEnoughData
 from lrh_ray.layouts import Rows
 
-TILE_ROWS = 1024
 ERROR, SQUARE, CODES, COSINE, ROWS = range(5)
 
 
@@ -66,10 +65,8 @@ class Reconstruction:
         fired: np.ndarray | int = 0
         sums, offset = np.zeros((num_groups, 5)), np.zeros((num_groups, len(centre)))
         of_sites = np.zeros((num_groups, len(starts), 2))
-        for first in range(0, max(len(rows), 1), TILE_ROWS):
-            tile, own = slice(first, first + TILE_ROWS), rows[first : first + TILE_ROWS].astype(np.float32)
-            x = torch.from_numpy(own)
-            aim = own if target is None else target[tile].astype(np.float32)
+        for tile, x in tiles(rows):
+            aim = x.numpy() if target is None else target[tile].astype(np.float32)
             with torch.no_grad():
                 codes = reader.codes(x)
                 rebuilt = reader.decode(codes, x)
@@ -87,7 +84,7 @@ class Reconstruction:
                     np.einsum("nd,nd->n", centred, centred),
                     fires.sum(dim=1).double().numpy(),
                     cosine,
-                    np.ones(len(own)),
+                    np.ones(len(x)),
                 ],
                 axis=1,
             )

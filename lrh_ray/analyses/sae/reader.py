@@ -40,12 +40,19 @@ class Reader(Protocol):
         """Rows [N, D'] that codes [N, M] stand for; only a skip connection needs the `rows` [N, D] they are of."""
 
 
-def codes_by_tile(reader: Reader, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:
-    """Codes of rows of any float type, some rows at a time: which rows, and their codes [n, M], float32."""
+def tiles(rows: Rows) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of any float type, some at a time: which, and they themselves [n, D], float32; of no rows one empty tile."""
     for first in range(0, max(len(rows), 1), TILE_ROWS):
         tile = slice(first, min(first + TILE_ROWS, len(rows)))
+        yield tile, torch.from_numpy(rows[tile].astype(np.float32))
+
+
+def codes_by_tile(reader: Reader, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+    """Codes of rows of any float type, some rows at a time: which rows, and their codes [n, M], float32."""
+    for tile, own in tiles(rows):
         with torch.no_grad():
-            yield tile, reader.codes(torch.from_numpy(rows[tile].astype(np.float32))).numpy()
+            codes = reader.codes(own).numpy()
+        yield tile, codes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -103,7 +110,7 @@ class TopKReader:
 
     def decode(self, codes: Tensor, rows: Tensor | None = None) -> Tensor:
         """Rows [N, D'] that codes [N, M] stand for."""
-        return with_what_is_no_code(codes @ self.parameters["decoder"], self.parameters, rows)
+        return decoded(self.parameters, codes, rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -120,13 +127,18 @@ class ThresholdReader:
 
     def decode(self, codes: Tensor, rows: Tensor | None = None) -> Tensor:
         """Rows [N, D'] that codes [N, M] stand for."""
-        return with_what_is_no_code(codes @ self.parameters["decoder"], self.parameters, rows)
+        return decoded(self.parameters, codes, rows)
 
 
 def pre_activations(parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
     """Pre-activations [N, M]: encoder (x - offset) + encoder_bias."""
     offset = parameters.get(OFFSET, parameters["decoder_bias"])
     return encode(rows, parameters["encoder"], parameters["encoder_bias"], offset)
+
+
+def decoded(parameters: Mapping[str, Tensor], codes: Tensor, rows: Tensor | None) -> Tensor:
+    """Rows [N, D'] that codes [N, M] stand for."""
+    return with_what_is_no_code(codes @ parameters["decoder"], parameters, rows)
 
 
 def with_what_is_no_code(found: Tensor, parameters: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:

@@ -10,15 +10,12 @@ as the trained one does on average: the k largest. It is what training begins wi
 What can go wrong: codes that are dense (ConCA) are held as they are, with an index beside each number.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 
-from lrh_ray.analyses.sae.evaluation import TILE_ROWS
 from lrh_ray.analyses.sae.parameters import first_weights
-from lrh_ray.analyses.sae.reader import Reader, TopKReader
+from lrh_ray.analyses.sae.reader import Reader, TopKReader, codes_by_tile
 from lrh_ray.layouts import Rows
 
 SHORTEST = 1e-6
@@ -27,14 +24,7 @@ SHORTEST = 1e-6
 
 def sparse_codes(reader: Reader, rows: Rows) -> csr_array:
     """Codes [N, M] of rows [N, D] of any float type, float32."""
-    return csr_array(vstack(list(_tiles(reader, rows)), format="csr"))
-
-
-def _tiles(reader: Reader, rows: Rows) -> Iterator[csr_array]:
-    for first in range(0, max(len(rows), 1), TILE_ROWS):
-        with torch.no_grad():
-            codes = reader.codes(torch.from_numpy(rows[first : first + TILE_ROWS].astype(np.float32)))
-        yield csr_array(codes.detach().numpy())
+    return csr_array(vstack([csr_array(codes) for _, codes in codes_by_tile(reader, rows)], format="csr"))
 
 
 def random_reader(encoder: np.ndarray, offset: np.ndarray, *, codes: float, seed: int) -> TopKReader:

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrh_ray.analyses.sae.reader import pre_activations
+from lrh_ray.analyses.sae.reader import pre_activations, tiles
 from lrh_ray.layouts import Rows
 
-TILE_ROWS = 1024
 HALF_BITS = 16
 
 
@@ -37,8 +36,7 @@ class PreActivationCounts:
     def of(cls, rows: Rows, parameters: Mapping[str, Tensor], *, prefix: int | None = None) -> "PreActivationCounts":
         """Count those of rows [N, D]; 2 N D M FLOP."""
         counts = np.zeros(1 << HALF_BITS, dtype=np.int64)
-        for first in range(0, len(rows), TILE_ROWS):
-            tile = torch.from_numpy(rows[first : first + TILE_ROWS].astype(np.float32))
+        for _, tile in tiles(rows):
             with torch.no_grad():
                 pre = pre_activations(parameters, tile).numpy()
             bits = pre[pre > 0].view(np.uint32)
