@@ -33,6 +33,14 @@ T = TypeVar("T")
 Place = tuple[str | int, ...]
 
 MAX_CONFIG_BYTES = 1 << 20
+OVERRIDE = "--set"
+REASONS = {
+    "tuple_type": "this is a list; write [one, other]",
+    "dict_type": "these are settings; write {key: value}",
+    "dataclass_type": "these are settings; write {key: value}",
+    "model_attributes_type": "these are settings; write {key: value}",
+}
+"""Where pydantic's words speak of Python's types."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -109,11 +117,11 @@ def _plain_tree(node: yaml.Node | None, source: str, place: Place, places: dict[
     """Plain Python values of a YAML node; `places` learns the file:line of every key and item."""
     if node is None:
         return {}
-    places.setdefault(place, f"{source}:{node.start_mark.line + 1}")
+    places.setdefault(place, _where(source, node))
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, object] = {}
         for key_node, value_node in node.value:
-            where = f"{source}:{key_node.start_mark.line + 1}"
+            where = _where(source, key_node)
             key = _scalar(key_node, source)
             if not isinstance(key, str):
                 raise ConfigError(f"{where}: the key {key!r} is not a string; quote it.")
@@ -127,13 +135,18 @@ def _plain_tree(node: yaml.Node | None, source: str, place: Place, places: dict[
     return _scalar(node, source)
 
 
+def _where(source: str, node: yaml.Node) -> str:
+    """File and line; what stands on the command line has no lines."""
+    return source if source.startswith(OVERRIDE) else f"{source}:{node.start_mark.line + 1}"
+
+
 def _scalar(node: yaml.Node, source: str) -> object:
     try:
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError, KeyError) as error:
         shown = node.value if isinstance(node, yaml.ScalarNode) else node.tag
         raise ConfigError(
-            f"{source}:{node.start_mark.line + 1}: {shown!r} ({node.tag}) is no plain value; quote it to have a string."
+            f"{_where(source, node)}: {shown!r} ({node.tag}) is no plain value; quote it to have a string."
         ) from error
 
 
@@ -141,19 +154,19 @@ def _apply_override(tree: dict[str, Any], override: str, places: dict[Place, str
     dotted, equals, value = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {override!r}: write key.path=value, for example --set store.seed=1.")
-    source = f"--set {dotted.strip()}"
+        raise ConfigError(f"{OVERRIDE} {override!r}: write key.path=value, for example --set store.seed=1.")
+    source = f"{OVERRIDE} {dotted.strip()}"
     branch = tree
     for depth, key in enumerate(keys[:-1], start=1):
         branch = branch.setdefault(key, {})
-        places.setdefault(tuple(keys[:depth]), source)
+        places.setdefault(tuple(keys[:depth]), OVERRIDE)
         if not isinstance(branch, dict):
             raise ConfigError(f"{source}: {'.'.join(keys[:depth])!r} holds a value, not a group of settings.")
     place = tuple(keys)
     for known in [known for known in places if known[: len(place)] == place]:
         del places[known]
     places[place] = source
-    branch[keys[-1]] = _plain_tree(_compose(value, source), source, place, {}) if value.strip() else None
+    branch[keys[-1]] = _plain_tree(_compose(value, source), source, place, places) if value.strip() else None
 
 
 def _messages(error: ValidationError, kind: type, source: str, places: Mapping[Place, str]) -> Iterator[str]:
@@ -179,9 +192,10 @@ def _message(details: ErrorDetails, kind: type, source: str, places: Mapping[Pla
         return f"{where}: {dotted}: the key 'kind' is missing; it says which settings these are."
     if details["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{where}: the key {dotted!r} is missing; it has no default."
-    reason = details["msg"].removeprefix("Value error, ")
+    reason = REASONS.get(details["type"], details["msg"].removeprefix("Value error, "))
     shown = "" if isinstance(details["input"], dict | list) else f" (given: {details['input']!r})"
-    return f"{where}: {'.'.join(map(str, known))}: {reason}{shown}"
+    named = ".".join(map(str, known))
+    return f"{where}: {reason}{shown}" if where == f"{OVERRIDE} {named}" else f"{where}: {named}: {reason}{shown}"
 
 
 def _without_tags(loc: Place, places: Mapping[Place, str]) -> Place:

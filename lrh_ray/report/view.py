@@ -146,7 +146,7 @@ def result_view(result: Result, *, anchor: str, budget: Budget) -> ResultView:
         kind=readable(result.kind, 80),
         title=readable(result.title, 200),
         summary=tuple(readable(line, 1200) for line in result.summary[:24]),
-        asked=facts(result.asked, limit=18),
+        asked=facts(result.resolved or result.asked, limit=40),
         store=_tables(result.tables, STORE_TABLES, budget),
         figures=trade_offs,
         charts=_charts(by_metric, anchor, budget, elsewhere=LEFT_OVER if trade_offs else ""),

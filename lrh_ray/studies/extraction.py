@@ -257,7 +257,7 @@ def store_facts(store: Store) -> dict[str, Plain]:
         "plan": plan.digest,
         "model": cast(Mapping[str, Plain], plan.identity["model"])["name"],
         "sites": list(store.sites),
-        "dtype": plan.dtype,
+        "dtype": ", ".join(dict.fromkeys(plan.dtype_of(site).name for site in store.sites)),
         "blocks": len(store.commits),
         "blocks_planned": plan.num_blocks,
         "rows": done,
@@ -267,6 +267,6 @@ def store_facts(store: Store) -> dict[str, Plain]:
     }
     if manifest is not None:
         sites = cast(Mapping[str, Mapping[str, Plain]], manifest["sites"])
-        facts["sinks"] = {name: site["sinks"] for name, site in sites.items()}
+        facts["sinks"] = {name: site["sinks"] for name, site in sites.items() if name in store.model_sites}
         facts["parity"] = manifest["parity"]
     return facts

@@ -108,7 +108,7 @@ class Squares:
 
 @pytest.mark.parametrize("num_rows", [0, 1, 10])
 def test_codes_of_some_latents_are_those_of_all(monkeypatch, num_rows):
-    monkeypatch.setattr(reader, "TILE_ROWS", 3)
+    monkeypatch.setattr("lrh_ray.analyses.sae.reader.TILE_ROWS", 3)
     rng = np.random.default_rng(0)
     reader = Squares(torch.from_numpy(rng.standard_normal((4, 6)).astype(np.float32)))
     rows, latents = rng.standard_normal((num_rows, 4)).astype(np.float32), np.array([5, 0, 2])

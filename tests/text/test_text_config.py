@@ -66,6 +66,26 @@ def test_a_mistake_names_file_line_and_remedy(yaml, message):
         parse(yaml)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["text.max_documents=0", "text.sources=[{kind: pairs}]"], "^--set: text: max_documents is 0; "),
+        (["text.sources=pairs"], r"^--set text.sources: this is a list; write \[one, other\] \(given: 'pairs'\)$"),
+        (["text.sources=[{kind: hub, name: a, limit: 0}]"], "^--set text.sources: text.sources.0: limit is 0; "),
+        (
+            ["text.sources=[{kind: pairs}, {kind: hub, name: a, limit: eight}]"],
+            "^--set text.sources: text.sources.1.limit: .*integer.*'eight'",
+        ),
+        (["text.sources=[{kind: pairs, kind: hub}]"], "^--set text.sources: the key 'kind' appears twice"),
+        (["text=3"], r"^--set text: these are settings; write \{key: value\}"),
+    ],
+)
+def test_a_mistake_on_the_command_line_names_the_setting_at_fault(overrides, message):
+    """And no other that happened to be given first."""
+    with pytest.raises(ConfigError, match=message):
+        parse_config("", Run, source="run.yaml", overrides=overrides)
+
+
 def test_importing_the_stage_is_light():
     code = "import lrh_ray.text, sys; print(*{'pyarrow', 'datasets', 'torch', 'ray', 'zarr'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
