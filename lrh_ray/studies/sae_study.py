@@ -31,6 +31,7 @@ from lrh_ray.errors import NotEnoughData, SiteError
 from lrh_ray.records import Plain, Result
 from lrh_ray.runtime.cluster import EMBEDDED, connected
 from lrh_ray.runtime.reduce import reduce_blocks, sample
+from lrh_ray.runtime.sizing import require_room
 from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
@@ -59,6 +60,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     Raises:
         StoreIncomplete: The store is not sealed.
         SiteError: A site that the store does not have.
+        ClusterError: The cluster cannot hold the workers, and they shall not wait.
         NotEnoughData: Too few documents or rows, or rows that are not finite.
     """
     progress, started = progress or Silent(), time.monotonic()
@@ -69,7 +71,8 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     rows = dealt_rows(config.sae, store)
     maps = store_maps(config.sae, store)
     sites = tuple(dict.fromkeys(site for one in maps for site in one.sites))
-    with connected(address):
+    with connected(address) as cluster:
+        require_room(config.sae.workers, cluster.nodes)
         found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
         _require_batch(found, config.sae)
         ends = {one.name: map_rows(rows, one, found) for one in _watched(maps, progress, "linear maps of rows")}
