@@ -64,7 +64,7 @@ class TrainingPlan:
     autoencoders: int
     steps: int
     rows: int
-    """Rows of the store that are trained on, sinks among them."""
+    """Rows of training documents, sinks and rows without text among them, which only reading tells."""
     epochs: float
     workers: int
     parts: int

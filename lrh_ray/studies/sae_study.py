@@ -77,7 +77,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             root=rows.root,
             config=config.sae,
             units={site: one.unit for site, one in found.items()},
-            documents=_documents(store, rows),
+            documents=training_documents(store, rows),
             parts=latent_parts(config.sae, {site: len(one.unit.centre) for site, one in found.items()}),
         )
         checkpoints = train_autoencoders(task, folder=config.folder / "training", progress=progress)
@@ -165,6 +165,7 @@ def _question(store: Store, config: RunConfig) -> Result:
         **as_plain(config.sae),
         "sites": [one.name for one in maps if one.alone],
         "maps": [one.described() for one in maps if not one.alone],
+        "rows": "of text, in statistics, training and evaluation alike",
         "interval": "95 %, jackknife over groups of held-out documents",
     }
     del resolved["workers"], resolved["latent_parts"]
@@ -209,7 +210,7 @@ def dealt_rows(config: SaeConfig, store: Store) -> SaeRows:
     return SaeRows(location=absolute(store.location), root=store.root, group=group[document], sinks=config.sinks)
 
 
-def _documents(store: Store, rows: SaeRows) -> tuple[str, ...]:
+def training_documents(store: Store, rows: SaeRows) -> tuple[str, ...]:
     training = np.flatnonzero(rows.group == TRAINING)
     return tuple(sorted({store.document_ids[sequence] for sequence in training.tolist()}))
 

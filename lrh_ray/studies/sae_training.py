@@ -54,6 +54,8 @@ CURVE_POINTS = 200
 FACTS = ("loss", "penalty", "l0", "dead")
 OF_NO_STEP = ("workers", "latent_parts", "groups", "splice_documents", "shown_latents")
 """Settings that no step depends on: who trains, and what is measured afterwards."""
+FORMAT = 2
+"""Of checkpoints and of the rows trained on; one of another number is not gone on from."""
 ELSEWHERE = "Restore the settings it was made with, or move the folder away and train anew."
 BASE_RATE, BASE_LATENTS = 2e-4, 16_384
 
@@ -118,18 +120,7 @@ class SaeLearner:
         self._curves = np.full((len(self._trainings), points, len(FACTS)), np.nan)
         self._recalled = task.recalled
         self._recall = np.full((len(self._trainings), len(self._recalled)), np.nan)
-        self._loader = Loader(
-            open_store(task.location),
-            list(task.units),
-            batch_size=task.config.batch_rows,
-            seed=task.config.seed,
-            rank=self._mesh.rows.rank,
-            world=self._mesh.rows.world,
-            dtype="float32",
-            documents=task.documents,
-            sinks=task.config.sinks,
-            drop_last=True,
-        )
+        self._loader = training_loader(task, self._mesh.rows)
         self._batches = self._endless()
 
     def _endless(self) -> Iterator[Batch]:
@@ -187,6 +178,25 @@ class SaeLearner:
         self._curves, self._recall = load_curves(folder), load_recall(folder)
         self._loader.load_state_dict(json.loads((folder / PLACE_FILE).read_text(encoding="ascii")))
         self._batches = self._endless()
+
+
+def training_loader(task: SaeTask, share: Share) -> Loader:
+    """Shuffled training rows, the same whose sums, thresholds and evaluation `SaeRows` takes."""
+    store = open_store(task.location)
+    return Loader(
+        store,
+        list(task.units),
+        batch_size=task.config.batch_rows,
+        seed=task.config.seed,
+        rank=share.rank,
+        world=share.world,
+        dtype="float32",
+        documents=task.documents,
+        sinks=task.config.sinks,
+        sink_sites=store.model_sites,
+        without_text="drop",
+        drop_last=True,
+    )
 
 
 def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh, device: torch.device) -> Training:
@@ -263,8 +273,9 @@ def load_recall(checkpoint: Path) -> np.ndarray:
 
 def _digest(task: SaeTask) -> str:
     """What the run is named by: rows and recipe; who trains, and what is shown afterwards, does not matter."""
-    asked = {**as_plain(task.config), "root": task.root, "documents": digest_json({"ids": list(task.documents)})}
-    return digest_json({name: value for name, value in asked.items() if name not in OF_NO_STEP})
+    config = {name: value for name, value in as_plain(task.config).items() if name not in OF_NO_STEP}
+    documents = digest_json({"ids": list(task.documents)})
+    return digest_json({**config, "root": task.root, "documents": documents, "format": FORMAT})
 
 
 def _stem(site: str, name: str) -> str:
