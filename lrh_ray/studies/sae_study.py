@@ -247,8 +247,7 @@ class _Map:
         """All kinds, trained and as they began."""
         first, last = checkpoints[0], checkpoints[self.config.steps]
         names, kinds = kind_names(self.config.kinds), self.config.kinds
-        tensors = [load_training(last, self.found.name, name) for name in names]
-        begun = [load_training(first, self.found.name, name) for name in names]
+        tensors, begun = (self._loaded(checkpoint, names) for checkpoint in (last, first))
         thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]
         first_thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, begun, strict=True)]
         readers = tuple(map(self._reader, kinds, tensors, thresholds))
@@ -271,6 +270,9 @@ class _Map:
             )
             for number, (name, kind) in enumerate(zip(names, kinds, strict=True))
         ]
+
+    def _loaded(self, checkpoint: Path, names: Sequence[str]) -> list[dict[str, Tensor]]:
+        return [load_training(checkpoint, self.found.name, name, self.config.latents) for name in names]
 
     def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
         return make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)

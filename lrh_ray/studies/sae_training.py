@@ -1,7 +1,7 @@
 """Training of sparse autoencoders: all kinds of all sites on the same batches, from one reading of the store.
 
     checkpoint = train_autoencoders(task, folder=run.folder / "training", progress=progress)
-    tensors = load_training(checkpoint, "resid.15", "topk")
+    tensors = load_training(checkpoint, "resid.15", "topk", config.latents)
 
 A step takes one shuffled batch, which holds the same rows at every site, and makes one step of every autoencoder,
 transcoder and crosscoder (`sae_map_config`). What is saved is all that the next step depends on: weights, moments,
@@ -10,7 +10,8 @@ it had not been.
 
 Several workers share latents and rows out (`analyses.sae.sharding`, `sae_sharing`); each holds and updates its own
 latents. A checkpoint of theirs is what each holds side by side, from which any number of workers goes on, with GPUs or
-without.
+without. It says how many they were, and so do the names of their files: what others left there, who were killed while
+they wrote it, is never read with it.
 
 Where codes are preselected, the recall of the exact choice is measured on the last batch before each checkpoint.
 
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,13 +158,14 @@ class SaeLearner:
         """This worker's latents of every autoencoder, a file for each."""
         for (one, name), training in self._trainings.items():
             tensors = {key: value.contiguous() for key, value in training.tensors().items()}
-            save_file(tensors, folder / f"{_stem(one.name, name)}.{self._mesh.everyone.rank}.safetensors")
+            save_file(tensors, folder / _share_file(one.name, name, self._mesh.everyone))
 
     def save(self, folder: Path) -> None:
-        """What all workers have: curves, and the place in the data."""
+        """What all workers have: curves, how many shares there are, and the place in the data."""
         told = {"curves": torch.from_numpy(self._curves), "recall": torch.from_numpy(self._recall)}
         save_file(told, folder / CURVES_FILE)
-        (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
+        place = {"shares": self._mesh.everyone.world, "data": self._loader.state_dict()}
+        (folder / PLACE_FILE).write_text(json.dumps(place), encoding="ascii")
 
     def load(self, folder: Path) -> None:
         """As `save` wrote it.
@@ -170,13 +173,14 @@ class SaeLearner:
         Raises:
             StateConflict: The checkpoint is of other autoencoders; nothing was changed.
         """
-        loaded = {(one, name): load_training(folder, one.name, name) for one, name in self._trainings}
+        latents = self._task.config.latents
+        loaded = {(one, name): load_training(folder, one.name, name, latents) for one, name in self._trainings}
         for of, training in self._trainings.items():
-            _require_same(training, loaded[of], self._task.config.latents, folder)
+            _require_same(training, loaded[of], latents, folder)
         for of, training in self._trainings.items():
             training.load(loaded[of])
         self._curves, self._recall = load_curves(folder), load_recall(folder)
-        self._loader.load_state_dict(json.loads((folder / PLACE_FILE).read_text(encoding="ascii")))
+        self._loader.load_state_dict(_place(folder)["data"])
         self._batches = self._endless()
 
 
@@ -236,16 +240,31 @@ def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Ma
     )
 
 
-def load_training(checkpoint: Path, site: str, name: str) -> dict[str, Tensor]:
-    """What `Training.tensors` gave at a site, or of a map by its name; all latents, whoever held them.
+def load_training(checkpoint: Path, site: str, name: str, latents: int) -> dict[str, Tensor]:
+    """What `Training.tensors` gave at a site, or of a map by its name; all `latents`, whoever held them.
 
     Raises:
-        StateConflict: The checkpoint has no such autoencoder.
+        StateConflict: The checkpoint has no such autoencoder, not all of it, or another number of latents.
     """
-    files = sorted(checkpoint.glob(f"{_stem(site, name)}.*.safetensors"), key=lambda path: int(path.suffixes[-2][1:]))
-    if not files:
-        raise StateConflict(f"The checkpoint {str(checkpoint)!r} has no {name} of {site}. {ELSEWHERE}")
-    return joined([load_file(file) for file in files])
+    world = int(_place(checkpoint)["shares"])
+    files = [checkpoint / _share_file(site, name, Share(rank=rank, world=world)) for rank in range(world)]
+    missing = [rank for rank, file in enumerate(files) if not file.is_file()]
+    if missing:
+        what = f"{name} of {site}" + (f": share {missing[0]} of {world} is missing" if len(missing) < world else "")
+        raise StateConflict(f"The checkpoint {str(checkpoint)!r} has no {what}. {ELSEWHERE}")
+    tensors = joined([load_file(file) for file in files])
+    encoder = tensors["parameter.encoder"]
+    _require_shape("parameter.encoder", encoder, (latents, encoder.shape[1]), checkpoint)
+    return tensors
+
+
+def _place(checkpoint: Path) -> Mapping[str, Any]:
+    """How many shares a checkpoint has, and where its run stood in the data."""
+    try:
+        found: dict[str, Any] = json.loads((checkpoint / PLACE_FILE).read_text(encoding="ascii"))
+        return {"shares": found["shares"], "data": found["data"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise StateConflict(f"{str(checkpoint)!r} is no checkpoint of autoencoders ({error!r}). {ELSEWHERE}") from error
 
 
 def _require_same(training: Training, tensors: Mapping[str, Tensor], latents: int, checkpoint: Path) -> None:
@@ -253,12 +272,16 @@ def _require_same(training: Training, tensors: Mapping[str, Tensor], latents: in
     own = {f"parameter.{name}": tensor for name, tensor in training.parameters.items()}
     for name, tensor in own.items():
         whole = tensor.shape if belongs_to_all(name) else (latents, *tensor.shape[1:])
-        found = tuple(tensors[name].shape) if name in tensors else "absent"
-        if found != tuple(whole):
-            raise StateConflict(
-                f"The checkpoint {str(checkpoint)!r} is of another configuration: {name} is {found}, and would be "
-                f"{tuple(whole)}. {ELSEWHERE}"
-            )
+        _require_shape(name, tensors.get(name), tuple(whole), checkpoint)
+
+
+def _require_shape(name: str, tensor: Tensor | None, shape: tuple[int, ...], checkpoint: Path) -> None:
+    found = "absent" if tensor is None else tuple(tensor.shape)
+    if found != shape:
+        raise StateConflict(
+            f"The checkpoint {str(checkpoint)!r} is of another configuration: {name} is {found}, and would be "
+            f"{shape}. {ELSEWHERE}"
+        )
 
 
 def load_curves(checkpoint: Path) -> np.ndarray:
@@ -278,6 +301,11 @@ def _digest(task: SaeTask) -> str:
     return digest_json({**config, "root": task.root, "documents": documents, "format": FORMAT})
 
 
+def _share_file(site: str, name: str, share: Share) -> str:
+    """Name of the file of one worker's latents; workers of other numbers write others."""
+    return f"{_stem(site, name)}.{share.rank}-of-{share.world}.safetensors"
+
+
 def _stem(site: str, name: str) -> str:
-    """Name of an autoencoder's files, without what a pattern would read as its own."""
+    """What the names of an autoencoder's files begin with, in letters that every disk takes."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{site}--{name}")
