@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.facts import StepFacts
 from lrh_ray.analyses.sae.mesh import Mesh, make_mesh
 from lrh_ray.analyses.sae.training import Choosing, Training, belongs_to_all, joined
@@ -205,7 +206,7 @@ def training_loader(task: SaeTask, share: Share) -> Loader:
 
 def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh, device: torch.device) -> Training:
     unit = MapUnit.of(one, task.units)
-    return make_training(
+    made = make_training(
         kind,
         task.config,
         unit.centre,
@@ -217,6 +218,9 @@ def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: 
         mesh=mesh,
         device=device,
     )
+    if isinstance(made, DenseTraining):
+        made.dead_after = task.config.dead_after  # the curves tell one thing of all kinds
+    return made
 
 
 def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Mapping[int, Path]:

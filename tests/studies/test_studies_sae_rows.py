@@ -15,7 +15,7 @@ from lrh_ray.store.reader import open_store
 from lrh_ray.studies.sae_maps import SiteUnit
 from lrh_ray.studies.sae_passes import TRAINING
 from lrh_ray.studies.sae_study import dealt_rows, store_maps, training_documents
-from lrh_ray.studies.sae_training import SaeTask, training_loader
+from lrh_ray.studies.sae_training import FACTS, SaeTask, load_curves, training_loader
 from lrh_ray.testing.stores import make_tokens
 
 SINK_EVERY, DOCUMENTS = 37, 150
@@ -129,3 +129,15 @@ def test_the_loader_leaves_out_rows_without_text_and_sinks_of_sites_it_does_not_
         assert sorted(np.concatenate([batch.index for batch in loader])) == index[mask].tolist(), filters
         digests.add(loader.state_dict()["filters"])
     assert len(digests) == len(cases)  # a place among some of these rows is none among others
+
+
+def test_curves_count_the_dead_of_dense_kinds_by_rows(material, root, tmp_path):
+    """Of latents that never fire none is dead before `sae.dead_after` rows, and all are from then on."""
+    kinds = "sae.kinds=[{kind: jumprelu, first_threshold: 1000}]"
+    settings = ("sae.steps=5", "sae.latents=32", "sae.dead_after=128", "sae.sites=[resid.0]")
+    task, _ = task_of(material, root, *settings, kinds)
+    learner = task.open(Share(rank=0, world=1))
+    for step in range(5):
+        learner.step(step)
+    learner.save(tmp_path)
+    assert load_curves(tmp_path)[0, :, FACTS.index("dead")].tolist() == [0, 0, 32, 32, 32]

@@ -35,7 +35,7 @@ import torch
 
 from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.explained import Explained
-from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
+from lrh_ray.analyses.sae.facts import DEAD_AFTER, StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import AdamRates, Weights
 from lrh_ray.analyses.sae.preselection import Preselection, recall_of
@@ -66,7 +66,7 @@ LATENT_PARTS = 64
 class Auxiliary:
     """How the dead are revived."""
 
-    dead_after: int = 10_000_000
+    dead_after: int = DEAD_AFTER
     """A latent that has not fired for so many rows is dead."""
     k: int | None = None
     """Dead latents that a row may be written with; None: half as many as there are features."""
