@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from lrh_ray.analyses.sae.preselection import ROUGH, ROUGH_TILE_BYTES
+from lrh_ray.analyses.sae.tile_memory import tile_rows
 from lrh_ray.errors import TooLarge
 from lrh_ray.store.order import WINDOW_ROWS
 from lrh_ray.store.plan_shape import DTYPES
@@ -45,16 +47,18 @@ class TrainingMemory:
     process: int
     """Python, torch and Ray."""
     weights: int
-    """Parameters of its part of the latents, and of dense kinds their gradients."""
+    """Parameters of its part of the latents; of dense kinds their gradients, of preselected ones a copy in 16 bits."""
     moments: int
     codes: int
     """Pre-activations and codes of the largest dense kind, with their gradients; sparse codes are few."""
+    tiles: int
+    """Pre-activations of TopK kinds that are held together, in memory that all trainings of a CPU share."""
     windows: int
     """Rows that are shuffled together."""
 
     @property
     def total(self) -> int:
-        return self.process + self.weights + self.moments + self.codes + self.windows
+        return self.process + self.weights + self.moments + self.codes + self.tiles + self.windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,14 +171,25 @@ def _memory(
     own_rows = config.batch_rows * parts // workers
     dense = [one for one in sizes if not one.sparse]
     sparse_moments = sum(2 * one.numbers(config.latents // workers) for one in sizes if one.sparse)
+    copied = sum(own_latents * one.reads for one in sizes if one.sparse and config.preselect is not None)
+    rough = 0 if config.workers.gpus else ROUGH.itemsize * copied
     row = sum(width * DTYPES[store.plan.dtype].itemsize for width in widths.values())
     return TrainingMemory(
         process=own_memory(),
-        weights=FLOAT * sum(one.numbers(own_latents) * (1 if one.sparse else 2) for one in sizes),
+        weights=FLOAT * sum(one.numbers(own_latents) * (1 if one.sparse else 2) for one in sizes) + rough,
         moments=FLOAT * (sparse_moments + sum(2 * one.numbers(own_latents) for one in dense)),
         codes=FLOAT * 4 * own_rows * own_latents if dense else 0,
+        tiles=_tiles(own_rows, own_latents, config) if len(dense) < len(sizes) else 0,
         windows=PREFETCHED * min(WINDOW_ROWS, store.plan.num_rows) * row,
     )
+
+
+def _tiles(rows: int, latents: int, config: SaeConfig) -> int:
+    """Of the exact product, and beside it of the rough one that preselects; a GPU has neither."""
+    if config.workers.gpus:
+        return 0
+    exact, rough = tile_rows(rows, latents), tile_rows(rows, latents, limit=ROUGH_TILE_BYTES)
+    return latents * (FLOAT * exact + (0 if config.preselect is None else ROUGH.itemsize * rough))
 
 
 def _timed(width: int, config: SaeConfig) -> float:

@@ -34,6 +34,8 @@ from torch import Tensor
 from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.facts import StepFacts
 from lrh_ray.analyses.sae.mesh import Mesh, make_mesh
+from lrh_ray.analyses.sae.sparse_step import SparseTraining
+from lrh_ray.analyses.sae.tile_memory import TileMemory
 from lrh_ray.analyses.sae.training import Choosing, Training, belongs_to_all, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
@@ -113,9 +115,9 @@ class SaeLearner:
 
     def __init__(self, task: SaeTask, share: Share, device: torch.device) -> None:
         self._task, self._mesh = task, make_mesh(share, parts=task.parts)
-        threads = ThreadPoolExecutor(torch.get_num_threads())
+        threads, self.tiles = ThreadPoolExecutor(torch.get_num_threads()), TileMemory()
         self._trainings: dict[tuple[SiteMap, str], Training] = {
-            (one, name): _training(kind, task, one, threads, self._mesh, device)
+            (one, name): _training(kind, task, one, threads, self._mesh, device, self.tiles)
             for one in task.maps
             for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
         }
@@ -204,7 +206,15 @@ def training_loader(task: SaeTask, share: Share) -> Loader:
     )
 
 
-def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh, device: torch.device) -> Training:
+def _training(
+    kind: Kind,
+    task: SaeTask,
+    one: SiteMap,
+    threads: Executor,
+    mesh: Mesh,
+    device: torch.device,
+    tiles: TileMemory,
+) -> Training:
     unit = MapUnit.of(one, task.units)
     made = make_training(
         kind,
@@ -220,6 +230,8 @@ def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: 
     )
     if isinstance(made, DenseTraining):
         made.dead_after = task.config.dead_after  # the curves tell one thing of all kinds
+    if isinstance(made, SparseTraining):
+        made.tiles = tiles  # steps are made one after the other
     return made
 
 
