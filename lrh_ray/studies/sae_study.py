@@ -78,7 +78,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             config=config.sae,
             units={site: one.unit for site, one in found.items()},
             documents=training_documents(store, rows),
-            parts=latent_parts(config.sae, {site: len(one.unit.centre) for site, one in found.items()}),
+            parts=latent_parts(config.sae, maps, {site: len(one.unit.centre) for site, one in found.items()}),
         )
         checkpoints = train_autoencoders(task, folder=config.folder / "training", progress=progress)
         progress.begin("measuring autoencoders", len(maps), "maps")
