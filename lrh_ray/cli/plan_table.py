@@ -36,6 +36,7 @@ def show_training_plan(plan: "TrainingPlan", *, as_json: bool) -> None:
         "weights": memory.weights,
         "moments": memory.moments,
         "dense codes": memory.codes,
+        "tiles of codes": memory.tiles,
         "rows to shuffle": memory.windows,
     }
     lines = {

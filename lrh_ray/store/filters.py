@@ -1,4 +1,4 @@
-"""Which rows of a store a reader wants: by document, position, label, or without attention sinks.
+"""Which rows of a store a reader wants: by document, position, label, only those of text, or without attention sinks.
 
     filters = RowFilters(positions=range(1, 512), labels=(LabelFilter(concept="kind", value="prose"),), sinks="drop")
     chosen = ChosenRows(store, filters, sites=("resid.15",))
@@ -13,7 +13,7 @@ before the seal has named them is `StoreIncomplete`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -58,15 +58,22 @@ class RowFilters:
     """Labels wanted; none by default."""
 
     sinks: Literal["keep", "drop"] = "keep"
-    """`drop` leaves out rows that are attention sinks at any of the sites read."""
+    """`drop` leaves out rows that are attention sinks at any of `sink_sites`."""
+
+    sink_sites: tuple[str, ...] | None = None
+    """Sites that say what a sink is; None: those that are read."""
+
+    without_text: Literal["keep", "drop"] = "keep"
+    """`drop` leaves out rows that stand for no text, as special tokens do."""
 
     def __post_init__(self) -> None:
-        if self.sinks not in ("keep", "drop"):
-            raise ConfigError(f"sinks is {self.sinks!r}; it must be 'keep' or 'drop'.")
+        for name in ("sinks", "without_text"):
+            if getattr(self, name) not in ("keep", "drop"):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be 'keep' or 'drop'.")
 
     @property
     def keep_all(self) -> bool:
-        return self == RowFilters()
+        return replace(self, sink_sites=None) == RowFilters()
 
 
 class ChosenRows:
@@ -75,7 +82,7 @@ class ChosenRows:
     def __init__(self, store: Store, filters: RowFilters, sites: Sequence[str]) -> None:
         self.filters = filters
         self._store = store
-        self._sites = tuple(sites)
+        self._sink_sites = tuple(sites) if filters.sink_sites is None else filters.sink_sites
         self._labels = tuple(store.labels(wanted.sidecar) for wanted in filters.labels)
         self._sequences = self._choose_sequences()
         self._positions = None if filters.positions is None else np.unique(np.asarray(filters.positions))
@@ -97,7 +104,8 @@ class ChosenRows:
                 "documents": None if documents is None else sorted(set(documents)),
                 "positions": None if self._positions is None else self._positions.tolist(),
                 "labels": labels,
-                "sinks": sorted(self._sites) if self.filters.sinks == "drop" else "keep",
+                "sinks": sorted(self._sink_sites) if self.filters.sinks == "drop" else "keep",
+                **({"without_text": "drop"} if self.filters.without_text == "drop" else {}),
             }
         )
 
@@ -126,7 +134,9 @@ class ChosenRows:
             if labels.concept(wanted.concept).level == "token":
                 mask &= _overlaps(labels, wanted, keys)
         if self.filters.sinks == "drop":
-            mask &= ~self._store.sink_mask(block, self._sites)
+            mask &= ~self._store.sink_mask(block, self._sink_sites)
+        if self.filters.without_text == "drop":
+            mask &= keys.char_end > keys.char_start
         return mask
 
     def _choose_sequences(self) -> np.ndarray | None:

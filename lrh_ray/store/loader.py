@@ -64,7 +64,9 @@ class Loader:
         documents: Only rows of these document ids.
         positions: Only these token positions.
         labels: Only rows with these labels.
-        sinks: `drop` leaves out attention sinks at any of `sites`.
+        sinks: `drop` leaves out attention sinks at any of `sink_sites`.
+        sink_sites: Sites that say what a sink is, read or not; None: `sites`.
+        without_text: `drop` leaves out rows that stand for no text, as special tokens do.
         missing: `skip` passes over blocks that are not committed.
 
     Raises:
@@ -94,6 +96,8 @@ class Loader:
         positions: range | Sequence[int] | None = None,
         labels: Sequence[LabelFilter] = (),
         sinks: Literal["keep", "drop"] = "keep",
+        sink_sites: Sequence[str] | None = None,
+        without_text: Literal["keep", "drop"] = "keep",
         missing: Literal["error", "skip"] = "error",
     ) -> None:
         self.store = store
@@ -113,7 +117,10 @@ class Loader:
             positions=positions if positions is None or isinstance(positions, range) else tuple(positions),
             labels=tuple(labels),
             sinks=sinks,
+            sink_sites=None if sink_sites is None else tuple(sink_sites),
+            without_text=without_text,
         )
+        self._require_sites(filters.sink_sites or ())
         self._chosen = ChosenRows(store, filters, self.sites)
         self._pieces = cut_pieces(store.plan, self.window_rows)
 
@@ -141,6 +148,10 @@ class Loader:
                 f"(rows from {blocks[0] * self.store.plan.rows_per_block}). Repeat {self.store.writing_command}, or "
                 f"pass missing='skip'."
             )
+
+    def _require_sites(self, sink_sites: Sequence[str]) -> None:
+        if not set(sink_sites) <= set(self.store.sites):
+            raise SiteError(f"sink_sites is {sink_sites!r}; name some of {', '.join(self.store.sites)}.")
 
     @property
     def epoch(self) -> int:

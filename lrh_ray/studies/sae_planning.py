@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from lrh_ray.analyses.sae.preselection import ROUGH, ROUGH_TILE_BYTES
+from lrh_ray.analyses.sae.tile_memory import tile_rows
 from lrh_ray.errors import TooLarge
 from lrh_ray.store.order import WINDOW_ROWS
 from lrh_ray.store.plan_shape import DTYPES
@@ -25,8 +27,7 @@ from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.planning_machine import own_memory, total_memory
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.sae_config import Chosen, GatedKind, Kind, SaeConfig, StructuredKind
-from lrh_ray.studies.sae_map_config import SiteMap
-from lrh_ray.studies.sae_sharing import latent_parts, numbers_moved, possible_parts
+from lrh_ray.studies.sae_sharing import MapWidths, latent_parts, numbers_moved, possible_parts
 from lrh_ray.studies.sae_study import store_maps
 
 FLOAT = 4
@@ -45,16 +46,18 @@ class TrainingMemory:
     process: int
     """Python, torch and Ray."""
     weights: int
-    """Parameters of its part of the latents, and of dense kinds their gradients."""
+    """Parameters of its part of the latents; of dense kinds their gradients, of preselected ones a copy in 16 bits."""
     moments: int
     codes: int
     """Pre-activations and codes of the largest dense kind, with their gradients; sparse codes are few."""
+    tiles: int
+    """Pre-activations of TopK kinds that are held together, in memory that all trainings of a CPU share."""
     windows: int
     """Rows that are shuffled together."""
 
     @property
     def total(self) -> int:
-        return self.process + self.weights + self.moments + self.codes + self.windows
+        return self.process + self.weights + self.moments + self.codes + self.tiles + self.windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +67,7 @@ class TrainingPlan:
     autoencoders: int
     steps: int
     rows: int
-    """Rows of the store that are trained on, sinks among them."""
+    """Rows of training documents, sinks and rows without text among them, which only reading tells."""
     epochs: float
     workers: int
     parts: int
@@ -96,9 +99,7 @@ class _Sizes:
     """Of one kind on one map."""
 
     kind: Kind
-    reads: int
-    writes: int
-    skip: int
+    ends: MapWidths
     latents: int
 
     @property
@@ -111,14 +112,15 @@ class _Sizes:
 
     def numbers(self, latents: int) -> int:
         """Parameters of so many latents."""
-        return latents * (self.encoders * (self.reads + 1) + self.writes) + self.writes + self.skip
+        own = self.encoders * (self.ends.reads + 1) + self.ends.writes
+        return latents * own + self.ends.writes + self.ends.skip
 
     def flops(self, rows: int) -> float:
         """Of a step: a dense kind's products forwards and backwards; a gate's reconstruction takes two more."""
-        product = 2.0 * rows * self.latents
+        product, reads, writes = 2.0 * rows * self.latents, self.ends.reads, self.ends.writes
         if self.sparse:
-            return SPARSE_STEP * product * self.reads
-        return product * (2 * self.encoders * self.reads + (5 if isinstance(self.kind, GatedKind) else 3) * self.writes)
+            return SPARSE_STEP * product * reads
+        return product * (2 * self.encoders * reads + (5 if isinstance(self.kind, GatedKind) else 3) * writes)
 
 
 def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
@@ -135,8 +137,9 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
     sae, store = config.sae, open_store(config.store_location)
     maps = store_maps(sae, store)
     widths = {site.name: site.width for one in maps for site in store.plan.sites if site.name in one.sites}
-    sizes = [_sizes(kind, one, widths, sae) for one in maps for kind in sae.kinds]
-    parts, rows = latent_parts(sae, widths), round(store.plan.num_valid_rows * (1 - sae.held_out))
+    ends = [MapWidths.of(one, widths) for one in maps]
+    sizes = [_Sizes(kind=kind, ends=one, latents=sae.latents) for one in ends for kind in sae.kinds]
+    parts, rows = latent_parts(sae, maps, widths), round(store.plan.num_valid_rows * (1 - sae.held_out))
     plan = TrainingPlan(
         autoencoders=len(sizes),
         steps=sae.steps,
@@ -144,7 +147,7 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
         epochs=sae.steps * sae.batch_rows / rows,
         workers=sae.workers.workers,
         parts=parts,
-        bytes_moved={each: FLOAT * numbers_moved(sae, widths, each) for each in possible_parts(sae)},
+        bytes_moved={each: FLOAT * numbers_moved(sae, maps, widths, each) for each in possible_parts(sae)},
         flops_per_step=sum(one.flops(sae.batch_rows) for one in sizes),
         checkpoint_bytes=sum(3 * FLOAT * one.numbers(sae.latents) for one in sizes),
         memory=_memory(sizes, sae, store, widths, parts),
@@ -155,11 +158,6 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
     return plan
 
 
-def _sizes(kind: Kind, one: SiteMap, widths: Mapping[str, int], config: SaeConfig) -> _Sizes:
-    reads, writes = (sum(widths[site] for site in end) for end in (one.reads, one.writes))
-    return _Sizes(kind=kind, reads=reads, writes=writes, skip=reads * writes if one.skip else 0, latents=config.latents)
-
-
 def _memory(
     sizes: list[_Sizes], config: SaeConfig, store: Store, widths: Mapping[str, int], parts: int
 ) -> TrainingMemory:
@@ -167,14 +165,25 @@ def _memory(
     own_rows = config.batch_rows * parts // workers
     dense = [one for one in sizes if not one.sparse]
     sparse_moments = sum(2 * one.numbers(config.latents // workers) for one in sizes if one.sparse)
+    copied = sum(own_latents * one.ends.reads for one in sizes if one.sparse and config.preselect is not None)
+    rough = 0 if config.workers.gpus else ROUGH.itemsize * copied
     row = sum(width * DTYPES[store.plan.dtype].itemsize for width in widths.values())
     return TrainingMemory(
         process=own_memory(),
-        weights=FLOAT * sum(one.numbers(own_latents) * (1 if one.sparse else 2) for one in sizes),
+        weights=FLOAT * sum(one.numbers(own_latents) * (1 if one.sparse else 2) for one in sizes) + rough,
         moments=FLOAT * (sparse_moments + sum(2 * one.numbers(own_latents) for one in dense)),
         codes=FLOAT * 4 * own_rows * own_latents if dense else 0,
+        tiles=_tiles(own_rows, own_latents, config) if len(dense) < len(sizes) else 0,
         windows=PREFETCHED * min(WINDOW_ROWS, store.plan.num_rows) * row,
     )
+
+
+def _tiles(rows: int, latents: int, config: SaeConfig) -> int:
+    """Of the exact product, and beside it of the rough one that preselects; a GPU has neither."""
+    if config.workers.gpus:
+        return 0
+    exact, rough = tile_rows(rows, latents), tile_rows(rows, latents, limit=ROUGH_TILE_BYTES)
+    return latents * (FLOAT * exact + (0 if config.preselect is None else ROUGH.itemsize * rough))
 
 
 def _timed(width: int, config: SaeConfig) -> float:

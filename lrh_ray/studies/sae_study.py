@@ -81,8 +81,8 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
             root=rows.root,
             config=config.sae,
             units={site: one.unit for site, one in found.items()},
-            documents=_documents(store, rows),
-            parts=latent_parts(config.sae, {site: len(one.unit.centre) for site, one in found.items()}),
+            documents=training_documents(store, rows),
+            parts=latent_parts(config.sae, maps, {site: len(one.unit.centre) for site, one in found.items()}),
         )
         checkpoints = train_autoencoders(task, folder=config.folder / "training", progress=progress)
         progress.begin("measuring autoencoders", len(maps), "maps")
@@ -169,6 +169,7 @@ def _question(store: Store, config: RunConfig) -> Result:
         **as_plain(config.sae),
         "sites": [one.name for one in maps if one.alone],
         "maps": [one.described() for one in maps if not one.alone],
+        "rows": "of text, in statistics, training and evaluation alike",
         "interval": "95 %, jackknife over groups of held-out documents",
     }
     del resolved["workers"], resolved["latent_parts"]
@@ -213,7 +214,7 @@ def dealt_rows(config: SaeConfig, store: Store) -> SaeRows:
     return SaeRows(location=absolute(store.location), root=store.root, group=group[document], sinks=config.sinks)
 
 
-def _documents(store: Store, rows: SaeRows) -> tuple[str, ...]:
+def training_documents(store: Store, rows: SaeRows) -> tuple[str, ...]:
     training = np.flatnonzero(rows.group == TRAINING)
     return tuple(sorted({store.document_ids[sequence] for sequence in training.tolist()}))
 
@@ -250,8 +251,7 @@ class _Map:
         """All kinds, trained and as they began."""
         first, last = checkpoints[0], checkpoints[self.config.steps]
         names, kinds = kind_names(self.config.kinds), self.config.kinds
-        tensors = [load_training(last, self.found.name, name) for name in names]
-        begun = [load_training(first, self.found.name, name) for name in names]
+        tensors, begun = (self._loaded(checkpoint, names) for checkpoint in (last, first))
         thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]
         first_thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, begun, strict=True)]
         readers = tuple(map(self._reader, kinds, tensors, thresholds))
@@ -274,6 +274,9 @@ class _Map:
             )
             for number, (name, kind) in enumerate(zip(names, kinds, strict=True))
         ]
+
+    def _loaded(self, checkpoint: Path, names: Sequence[str]) -> list[dict[str, Tensor]]:
+        return [load_training(checkpoint, self.found.name, name, self.config.latents) for name in names]
 
     def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
         reader = make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)

@@ -1,7 +1,7 @@
 """Training of sparse autoencoders: all kinds of all sites on the same batches, from one reading of the store.
 
     checkpoint = train_autoencoders(task, folder=run.folder / "training", progress=progress)
-    tensors = load_training(checkpoint, "resid.15", "topk")
+    tensors = load_training(checkpoint, "resid.15", "topk", config.latents)
 
 A step takes one shuffled batch, which holds the same rows at every site, and makes one step of every autoencoder,
 transcoder and crosscoder (`sae_map_config`). What is saved is all that the next step depends on: weights, moments,
@@ -10,7 +10,8 @@ it had not been.
 
 Several workers share latents and rows out (`analyses.sae.sharding`, `sae_sharing`); each holds and updates its own
 latents. A checkpoint of theirs is what each holds side by side, from which any number of workers goes on, with GPUs or
-without.
+without. It says how many they were, and so do the names of their files: what others left there, who were killed while
+they wrote it, is never read with it.
 
 Where codes are preselected, the recall of the exact choice is measured on the last batch before each checkpoint.
 
@@ -23,14 +24,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.facts import StepFacts
 from lrh_ray.analyses.sae.mesh import Mesh, make_mesh
+from lrh_ray.analyses.sae.sparse_step import SparseTraining
+from lrh_ray.analyses.sae.tile_memory import TileMemory
 from lrh_ray.analyses.sae.training import Choosing, Training, belongs_to_all, joined
 from lrh_ray.collective import Share
 from lrh_ray.config import as_plain
@@ -54,6 +59,8 @@ CURVE_POINTS = 200
 FACTS = ("loss", "penalty", "l0", "dead")
 OF_NO_STEP = ("workers", "latent_parts", "groups", "splice_documents", "shown_latents")
 """Settings that no step depends on: who trains, and what is measured afterwards."""
+FORMAT = 2
+"""Of checkpoints and of the rows trained on; one of another number is not gone on from."""
 ELSEWHERE = "Restore the settings it was made with, or move the folder away and train anew."
 BASE_RATE, BASE_LATENTS = 2e-4, 16_384
 
@@ -108,9 +115,9 @@ class SaeLearner:
 
     def __init__(self, task: SaeTask, share: Share, device: torch.device) -> None:
         self._task, self._mesh = task, make_mesh(share, parts=task.parts)
-        threads = ThreadPoolExecutor(torch.get_num_threads())
+        threads, self.tiles = ThreadPoolExecutor(torch.get_num_threads()), TileMemory()
         self._trainings: dict[tuple[SiteMap, str], Training] = {
-            (one, name): _training(kind, task, one, threads, self._mesh, device)
+            (one, name): _training(kind, task, one, threads, self._mesh, device, self.tiles)
             for one in task.maps
             for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
         }
@@ -118,18 +125,7 @@ class SaeLearner:
         self._curves = np.full((len(self._trainings), points, len(FACTS)), np.nan)
         self._recalled = task.recalled
         self._recall = np.full((len(self._trainings), len(self._recalled)), np.nan)
-        self._loader = Loader(
-            open_store(task.location),
-            list(task.units),
-            batch_size=task.config.batch_rows,
-            seed=task.config.seed,
-            rank=self._mesh.rows.rank,
-            world=self._mesh.rows.world,
-            dtype="float32",
-            documents=task.documents,
-            sinks=task.config.sinks,
-            drop_last=True,
-        )
+        self._loader = training_loader(task, self._mesh.rows)
         self._batches = self._endless()
 
     def _endless(self) -> Iterator[Batch]:
@@ -165,13 +161,14 @@ class SaeLearner:
         """This worker's latents of every autoencoder, a file for each."""
         for (one, name), training in self._trainings.items():
             tensors = {key: value.contiguous() for key, value in training.tensors().items()}
-            save_file(tensors, folder / f"{_stem(one.name, name)}.{self._mesh.everyone.rank}.safetensors")
+            save_file(tensors, folder / _share_file(one.name, name, self._mesh.everyone))
 
     def save(self, folder: Path) -> None:
-        """What all workers have: curves, and the place in the data."""
+        """What all workers have: curves, how many shares there are, and the place in the data."""
         told = {"curves": torch.from_numpy(self._curves), "recall": torch.from_numpy(self._recall)}
         save_file(told, folder / CURVES_FILE)
-        (folder / PLACE_FILE).write_text(json.dumps(self._loader.state_dict()), encoding="ascii")
+        place = {"shares": self._mesh.everyone.world, "data": self._loader.state_dict()}
+        (folder / PLACE_FILE).write_text(json.dumps(place), encoding="ascii")
 
     def load(self, folder: Path) -> None:
         """As `save` wrote it.
@@ -179,19 +176,47 @@ class SaeLearner:
         Raises:
             StateConflict: The checkpoint is of other autoencoders; nothing was changed.
         """
-        loaded = {(one, name): load_training(folder, one.name, name) for one, name in self._trainings}
+        latents = self._task.config.latents
+        loaded = {(one, name): load_training(folder, one.name, name, latents) for one, name in self._trainings}
         for of, training in self._trainings.items():
-            _require_same(training, loaded[of], self._task.config.latents, folder)
+            _require_same(training, loaded[of], latents, folder)
         for of, training in self._trainings.items():
             training.load(loaded[of])
         self._curves, self._recall = load_curves(folder), load_recall(folder)
-        self._loader.load_state_dict(json.loads((folder / PLACE_FILE).read_text(encoding="ascii")))
+        self._loader.load_state_dict(_place(folder)["data"])
         self._batches = self._endless()
 
 
-def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: Mesh, device: torch.device) -> Training:
+def training_loader(task: SaeTask, share: Share) -> Loader:
+    """Shuffled training rows, the same whose sums, thresholds and evaluation `SaeRows` takes."""
+    store = open_store(task.location)
+    return Loader(
+        store,
+        list(task.units),
+        batch_size=task.config.batch_rows,
+        seed=task.config.seed,
+        rank=share.rank,
+        world=share.world,
+        dtype="float32",
+        documents=task.documents,
+        sinks=task.config.sinks,
+        sink_sites=store.model_sites,
+        without_text="drop",
+        drop_last=True,
+    )
+
+
+def _training(
+    kind: Kind,
+    task: SaeTask,
+    one: SiteMap,
+    threads: Executor,
+    mesh: Mesh,
+    device: torch.device,
+    tiles: TileMemory,
+) -> Training:
     unit = MapUnit.of(one, task.units)
-    return make_training(
+    made = make_training(
         kind,
         task.config,
         unit.centre,
@@ -203,6 +228,11 @@ def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: 
         mesh=mesh,
         device=device,
     )
+    if isinstance(made, DenseTraining):
+        made.dead_after = task.config.dead_after  # the curves tell one thing of all kinds
+    if isinstance(made, SparseTraining):
+        made.tiles = tiles  # steps are made one after the other
+    return made
 
 
 def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Mapping[int, Path]:
@@ -226,16 +256,31 @@ def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Ma
     )
 
 
-def load_training(checkpoint: Path, site: str, name: str) -> dict[str, Tensor]:
-    """What `Training.tensors` gave at a site, or of a map by its name; all latents, whoever held them.
+def load_training(checkpoint: Path, site: str, name: str, latents: int) -> dict[str, Tensor]:
+    """What `Training.tensors` gave at a site, or of a map by its name; all `latents`, whoever held them.
 
     Raises:
-        StateConflict: The checkpoint has no such autoencoder.
+        StateConflict: The checkpoint has no such autoencoder, not all of it, or another number of latents.
     """
-    files = sorted(checkpoint.glob(f"{_stem(site, name)}.*.safetensors"), key=lambda path: int(path.suffixes[-2][1:]))
-    if not files:
-        raise StateConflict(f"The checkpoint {str(checkpoint)!r} has no {name} of {site}. {ELSEWHERE}")
-    return joined([load_file(file) for file in files])
+    world = int(_place(checkpoint)["shares"])
+    files = [checkpoint / _share_file(site, name, Share(rank=rank, world=world)) for rank in range(world)]
+    missing = [rank for rank, file in enumerate(files) if not file.is_file()]
+    if missing:
+        what = f"{name} of {site}" + (f": share {missing[0]} of {world} is missing" if len(missing) < world else "")
+        raise StateConflict(f"The checkpoint {str(checkpoint)!r} has no {what}. {ELSEWHERE}")
+    tensors = joined([load_file(file) for file in files])
+    encoder = tensors["parameter.encoder"]
+    _require_shape("parameter.encoder", encoder, (latents, encoder.shape[1]), checkpoint)
+    return tensors
+
+
+def _place(checkpoint: Path) -> Mapping[str, Any]:
+    """How many shares a checkpoint has, and where its run stood in the data."""
+    try:
+        found: dict[str, Any] = json.loads((checkpoint / PLACE_FILE).read_text(encoding="ascii"))
+        return {"shares": found["shares"], "data": found["data"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise StateConflict(f"{str(checkpoint)!r} is no checkpoint of autoencoders ({error!r}). {ELSEWHERE}") from error
 
 
 def _require_same(training: Training, tensors: Mapping[str, Tensor], latents: int, checkpoint: Path) -> None:
@@ -243,12 +288,16 @@ def _require_same(training: Training, tensors: Mapping[str, Tensor], latents: in
     own = {f"parameter.{name}": tensor for name, tensor in training.parameters.items()}
     for name, tensor in own.items():
         whole = tensor.shape if belongs_to_all(name) else (latents, *tensor.shape[1:])
-        found = tuple(tensors[name].shape) if name in tensors else "absent"
-        if found != tuple(whole):
-            raise StateConflict(
-                f"The checkpoint {str(checkpoint)!r} is of another configuration: {name} is {found}, and would be "
-                f"{tuple(whole)}. {ELSEWHERE}"
-            )
+        _require_shape(name, tensors.get(name), tuple(whole), checkpoint)
+
+
+def _require_shape(name: str, tensor: Tensor | None, shape: tuple[int, ...], checkpoint: Path) -> None:
+    found = "absent" if tensor is None else tuple(tensor.shape)
+    if found != shape:
+        raise StateConflict(
+            f"The checkpoint {str(checkpoint)!r} is of another configuration: {name} is {found}, and would be "
+            f"{shape}. {ELSEWHERE}"
+        )
 
 
 def load_curves(checkpoint: Path) -> np.ndarray:
@@ -263,10 +312,16 @@ def load_recall(checkpoint: Path) -> np.ndarray:
 
 def _digest(task: SaeTask) -> str:
     """What the run is named by: rows and recipe; who trains, and what is shown afterwards, does not matter."""
-    asked = {**as_plain(task.config), "root": task.root, "documents": digest_json({"ids": list(task.documents)})}
-    return digest_json({name: value for name, value in asked.items() if name not in OF_NO_STEP})
+    config = {name: value for name, value in as_plain(task.config).items() if name not in OF_NO_STEP}
+    documents = digest_json({"ids": list(task.documents)})
+    return digest_json({**config, "root": task.root, "documents": documents, "format": FORMAT})
+
+
+def _share_file(site: str, name: str, share: Share) -> str:
+    """Name of the file of one worker's latents; workers of other numbers write others."""
+    return f"{_stem(site, name)}.{share.rank}-of-{share.world}.safetensors"
 
 
 def _stem(site: str, name: str) -> str:
-    """Name of an autoencoder's files, without what a pattern would read as its own."""
+    """What the names of an autoencoder's files begin with, in letters that every disk takes."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{site}--{name}")

@@ -77,15 +77,15 @@ def make(kind, mesh, dtype=torch.float64, device="cpu"):
     own = dict(weights.on(torch.device(device)).named())
     if kind.startswith("jumprelu"):
         penalty = "quadratic" if "target" in kind else "step"
-        return DenseTraining(
-            JumpRelu(own, weight=0.05, penalty=penalty, target=5, bandwidth=0.3, first_threshold=0.3, mesh=mesh)
-        )
+        jumps = JumpRelu(own, weight=0.05, penalty=penalty, target=5, bandwidth=0.3, first_threshold=0.3, mesh=mesh)
+        return DenseTraining(jumps, dead_after=ROWS)
     if kind.startswith("conca"):
-        return DenseTraining(ConCA(own, weight=0.01, norm=kind.removeprefix("conca "), mesh=mesh))
+        return DenseTraining(ConCA(own, weight=0.01, norm=kind.removeprefix("conca "), mesh=mesh), dead_after=ROWS)
     annealing = {"last_p": 0.3, "from_step": 20, "to_step": 80} if kind == "p-annealed" else {}
     penalty = PowerPenalty(weight=0.05, mesh=mesh, **annealing)
     widths = SITES if "crosscoder" in kind else ()
-    return DenseTraining((Gated if "gated" in kind else Relu)(own, penalty, widths=widths, mesh=mesh))
+    made = (Gated if "gated" in kind else Relu)(own, penalty, widths=widths, mesh=mesh)
+    return DenseTraining(made, dead_after=ROWS)
 
 
 def run(kind, mesh, steps=STEPS, start=None, dtype=torch.float64, device="cpu"):

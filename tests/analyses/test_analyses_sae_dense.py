@@ -14,7 +14,9 @@ from lrh_ray.analyses.sae.architectures.jumprelu import JumpRelu
 from lrh_ray.analyses.sae.architectures.relu import LowRank, Relu
 from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.nuclear import nuclear_norm, truncated_svd
-from lrh_ray.analyses.sae.parameters import first_weights
+from lrh_ray.analyses.sae.parameters import Weights, first_weights
+from lrh_ray.analyses.sae.selection import TopK
+from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.errors import ConfigError, NotEnoughData
 
@@ -304,6 +306,26 @@ def test_a_resumed_run_is_the_run(name):
         second.step(rows, rate=1e-2)
     for key, tensor in whole.tensors().items():
         torch.testing.assert_close(second.tensors()[key], tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_dead_are_those_that_a_topk_kind_counts():
+    """Latents that have not fired for so many rows when a batch comes; one that is silent in a batch is not dead."""
+    rows = some_rows(8 * ROWS).float().numpy()
+    weights = {name: tensor.float() for name, tensor in parameters_for(torch.from_numpy(rows)).items()}
+    weights["encoder_bias"] -= torch.linspace(0, 4, LATENTS)  # from latents that fire often to those that never do
+    chosen = Weights(**{name: tensor.clone() for name, tensor in weights.items()})
+    kinds = (
+        DenseTraining(Relu(weights, l1()), dead_after=3 * ROWS),
+        SparseTraining(chosen, TopK(k=LATENTS), auxiliary=Auxiliary(dead_after=3 * ROWS, weight=0)),
+    )
+    since, silent = torch.zeros(LATENTS, dtype=torch.int64), []
+    for batch in np.split(rows, 8):
+        dead = int((since >= 3 * ROWS).sum())
+        assert [kind.step(batch, rate=0.0).dead for kind in kinds] == [dead, dead]
+        fired = (plain({"decoder_bias": chosen.decoder_bias, **weights}, torch.from_numpy(batch)) > 0).any(dim=0)
+        since = torch.where(fired, 0, since + ROWS)
+        silent.append((dead, int((~fired).sum())))
+    assert 0 < silent[-1][0] < silent[-1][1] < LATENTS
 
 
 def test_mistakes_are_named():

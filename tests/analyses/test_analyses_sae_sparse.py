@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrh_ray.analyses.sae import sparse_step
+from lrh_ray.analyses.sae import tile_memory
 from lrh_ray.analyses.sae.device_step import DeviceTraining
 from lrh_ray.analyses.sae.mesh import ALONE
 from lrh_ray.analyses.sae.parameters import first_weights
@@ -144,7 +144,7 @@ def test_what_is_chosen_is_what_sorting_chooses_with_any_ties(rows, latents, k, 
 def test_threads_and_tiles_change_no_bit_of_a_step(selection, monkeypatch):
     rows, found = rows_of(torch.float32), []
     for threads in (None, 3, 2):
-        monkeypatch.setattr(sparse_step, "TILE_BYTES", 16 * LATENTS * 4)
+        monkeypatch.setattr(tile_memory, "TILE_BYTES", 16 * LATENTS * 4)
         with ThreadPoolExecutor(threads or 1) as pool:
             training = SparseTraining(
                 weights_for(rows), selection(k=4), groups=NESTED, threads=pool if threads else None

@@ -313,6 +313,8 @@ def test_unknown_names_are_refused(store):
     ):
         with pytest.raises(UnknownName, match=name):
             Loader(store, "resid.0", batch_size=10, **filters)
+    with pytest.raises(SiteError, match=r"sink_sites.*resid\.7"):
+        Loader(store, "resid.0", batch_size=10, sink_sites=["resid.7"])
     for sites in ("resid.7", (), ("resid.0", "resid.0")):
         with pytest.raises(SiteError):
             Loader(store, sites, batch_size=10)
@@ -327,6 +329,7 @@ def test_unknown_names_are_refused(store):
         {"verify": "maybe"},
         {"missing": "hide"},
         {"sinks": "wash"},
+        {"without_text": "wash"},
     ):
         with pytest.raises((ConfigError, TypeError)):  # run-time type checks see the last four first
             Loader(store, "resid.0", **{"batch_size": 10, **wrong})

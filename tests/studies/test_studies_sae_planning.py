@@ -9,13 +9,19 @@ from planted_stores import write_store
 from studies_material import config_of
 from typer.testing import CliRunner
 
+from lrh_ray.analyses.sae import preselection, tile_memory
+from lrh_ray.analyses.sae.sparse_step import SparseTraining
 from lrh_ray.cli import app
+from lrh_ray.collective import Share
 from lrh_ray.errors import SiteError, TooLarge
 from lrh_ray.runtime.config import TrainConfig
+from lrh_ray.store.reader import open_store
 from lrh_ray.studies import sae_planning
-from lrh_ray.studies.sae_config import GatedKind, JumpReluKind, ReluKind, StructuredKind, TopKKind
+from lrh_ray.studies.sae_config import BatchTopKKind, GatedKind, JumpReluKind, ReluKind, StructuredKind, TopKKind
 from lrh_ray.studies.sae_kinds import make_training
+from lrh_ray.studies.sae_maps import SiteUnit
 from lrh_ray.studies.sae_planning import plan_training
+from lrh_ray.studies.sae_training import SaeTask
 
 WIDTH, LATENTS = 32, 512
 
@@ -64,6 +70,42 @@ def test_parts_of_the_latents_divide_what_a_worker_holds(run, kind):
     assert four.weights == pytest.approx(alone.weights / 4, rel=0.02)
     assert four.moments == pytest.approx(alone.moments / 4, rel=0.02)
     assert four.codes == alone.codes / 4
+
+
+@pytest.mark.parametrize("preselect", [None, 2])
+def test_trainings_of_a_worker_share_the_memory_that_is_planned_for_tiles(run, preselect, monkeypatch):
+    """However many there are; a step, and the recall before it, whose tiles are a quarter of the batch each."""
+    monkeypatch.setattr(tile_memory, "TILE_BYTES", 128 * LATENTS * 4)
+    for module in (preselection, sae_planning):
+        monkeypatch.setattr(module, "ROUGH_TILE_BYTES", 64 * LATENTS * 4)
+    several = of(run, TopKKind(k=4), BatchTopKKind(k=4), TopKKind(k=5), ReluKind())
+    several = replace(several, sae=replace(several.sae, preselect=preselect, sites=(), steps=1, checkpoints=1))
+    plan, one = (plan_training(each, timed=False).memory for each in (several, of(run, TopKKind(k=4))))
+    store = open_store(run.store_location)
+    units = {site: SiteUnit(centre=np.zeros(WIDTH), scale=1.0) for site in store.sites}
+    documents = tuple(store.document_ids)
+    task = SaeTask(location=store.location, root=store.root, config=several.sae, units=units, documents=documents)
+    learner = task.open(Share(rank=0, world=1))
+    learner.step(0)
+    assert learner.tiles.nbytes == plan.tiles
+    assert one.tiles == 128 * LATENTS * 4
+    assert plan.tiles == one.tiles + (0 if preselect is None else 2 * 64 * LATENTS)
+    chosen = [each for each in learner._trainings.values() if isinstance(each, SparseTraining)]
+    assert len(chosen) == 6
+    assert all(each.tiles is learner.tiles for each in chosen)
+
+
+def test_a_plan_counts_what_a_preselection_copies(run):
+    """The encoder of every TopK kind, in 16 bits; a GPU keeps none."""
+    kinds, gpus = (TopKKind(k=4), TopKKind(k=5), ReluKind()), TrainConfig(workers=1, gpus=1)
+
+    def weights(preselect, workers):
+        changed = replace(of(run, *kinds).sae, preselect=preselect, workers=workers)
+        return plan_training(replace(run, sae=changed), timed=False).memory.weights
+
+    alone = TrainConfig(workers=1, cpus=1)
+    assert weights(2, alone) - weights(None, alone) == 2 * (2 * LATENTS * WIDTH)
+    assert weights(2, gpus) == weights(None, gpus)
 
 
 def test_the_parts_are_those_that_move_least(run):

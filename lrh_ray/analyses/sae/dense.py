@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lrh_ray.analyses.sae.architectures.architecture import Architecture, Loss
-from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
+from lrh_ray.analyses.sae.facts import DEAD_AFTER, StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.linear import unit_rows, without_parallel
 from lrh_ray.analyses.sae.parameters import OFFSET, AdamRates
 from lrh_ray.analyses.sae.parts import mean_of_rows, sum_of_parts
@@ -30,9 +30,17 @@ from lrh_ray.optimisers import restore_state, state_tensors
 class DenseTraining:
     """An autoencoder in training."""
 
-    def __init__(self, architecture: Architecture, *, rates: AdamRates | None = None) -> None:
-        """Take the architecture's parameters over; a step changes them in place."""
-        self.architecture = architecture
+    def __init__(
+        self, architecture: Architecture, *, rates: AdamRates | None = None, dead_after: int = DEAD_AFTER
+    ) -> None:
+        """Take the architecture's parameters over; a step changes them in place.
+
+        Args:
+            architecture: What is trained.
+            rates: Constants of Adam.
+            dead_after: A latent that has not fired for so many rows is told as dead; nothing revives it.
+        """
+        self.architecture, self.dead_after = architecture, dead_after
         self._shard = architecture.shard
         decoder = architecture.parameters["decoder"]
         self._device = decoder.device
@@ -71,23 +79,23 @@ class DenseTraining:
             unit_rows(decoder)
         self.architecture.done(self.steps)
         self.steps += 1
-        l0, silent = self._count(found)
-        return StepFacts(loss=square, penalty=total - square, l0=l0, dead=silent)
+        l0, dead = self._count(found)
+        return StepFacts(loss=square, penalty=total - square, l0=l0, dead=dead)
 
     def _here(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows).to(self._device, non_blocking=True)
 
     def _count(self, found: Loss) -> tuple[float, int]:
-        """Codes of a row, and latents that have not fired in this batch; rows since each fired."""
+        """Codes of a row, and latents that were dead before this batch; then rows since each fired."""
         share, fired = self.architecture.rows, found.codes.detach() > 0
         per_latent = fired.sum(dim=0)
         sum_over_workers([per_latent], share)
         num_rows = len(fired) * share.world
+        counts = torch.stack([per_latent.sum(), (self.since_fired >= self.dead_after).sum()])
         self.since_fired += num_rows
         self.since_fired[per_latent > 0] = 0
-        counts = torch.stack([per_latent.sum(), (per_latent == 0).sum()])
-        codes, silent = sum_of_parts(counts, self.architecture.latents).tolist()
-        return codes / num_rows, silent
+        codes, dead = sum_of_parts(counts, self.architecture.latents).tolist()
+        return codes / num_rows, dead
 
     @property
     def parameters(self) -> dict[str, Tensor]:

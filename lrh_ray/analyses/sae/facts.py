@@ -10,6 +10,9 @@ from lrh_ray.analyses.sae.mesh import ONE
 from lrh_ray.collective import Share, sum_over_workers
 from lrh_ray.errors import ConfigError, NotEnoughData
 
+DEAD_AFTER = 10_000_000
+"""Rows without firing after which a latent is dead, where nothing else is said (Gao et al. 2024)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepFacts:
@@ -22,7 +25,7 @@ class StepFacts:
     l0: float
     """Codes of a row, on average."""
     dead: int
-    """Latents that count as dead."""
+    """Latents that had not fired for `dead_after` rows when the batch came."""
 
 
 def require_finite(

@@ -1,7 +1,7 @@
 """A choice of codes that costs half a product: candidates from bfloat16, their values and the choice from float32.
 
     rough = Preselection(encoder, TopK(k=32), factor=2)
-    codes = rough.chosen(centred, encoder, bias, shard, threads)           # about what TopK chooses of all
+    codes = rough.chosen(centred, encoder, bias, shard, threads, tiles)    # about what TopK chooses of all
     rough.follow(encoder, 0, 256)                                          # after rows 0 ... 255 were updated
 
 Processors with 16-bit products make them two to eight times as fast as those of float32, and the encoder's product is
@@ -29,11 +29,12 @@ from lrh_ray.analyses.sae.row_kernels import encode_entries
 from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, of_other_k
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.tensor_codes import TensorCodes
+from lrh_ray.analyses.sae.tile_memory import TileMemory, tile_rows
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
-TILE_BYTES = 1 << 27
-"""Of rough pre-activations that are held together."""
+ROUGH_TILE_BYTES = 1 << 27
+"""Of rough pre-activations that are held together, made wide again."""
 ROUGH = torch.bfloat16
 
 
@@ -61,7 +62,6 @@ class Preselection:
         self._first = of_other_k(selection, num_candidates(factor, selection.k, len(encoder)))
         self._own = Shard(mesh=ALONE, num_latents=len(encoder))
         self._encoder = encoder.to(ROUGH)
-        self._rough, self._wide = torch.empty(0, dtype=ROUGH), torch.empty(0, dtype=encoder.dtype)
 
     def follow(self, encoder: Tensor, first: int, last: int) -> None:
         """Take over rows that were updated."""
@@ -74,9 +74,10 @@ class Preselection:
         bias: np.ndarray,
         shard: Shard,
         threads: Executor | None,
+        tiles: TileMemory,
     ) -> Codes:
         """Codes of rows [N, D], from which the offset of the input is taken."""
-        found = self._first(self._tiles(torch.from_numpy(centred)), bias, len(centred), threads, self._own)
+        found = self._first(self._tiles(torch.from_numpy(centred), tiles), bias, len(centred), threads, self._own)
         weights = encoder.numpy()
 
         def rescore(first: int, last: int) -> None:
@@ -88,13 +89,10 @@ class Preselection:
             pass
         return self._selection.among(found, shard)
 
-    def _tiles(self, centred: Tensor) -> Tiles:
+    def _tiles(self, centred: Tensor, tiles: TileMemory) -> Tiles:
         width = len(self._encoder)
-        height = min(len(centred), max(1, TILE_BYTES // (4 * width)))
-        if self._wide.numel() < height * width:
-            self._rough = torch.empty(height * width, dtype=ROUGH)
-            self._wide = torch.empty(height * width, dtype=self._wide.dtype)
-        rough, wide = (buffer[: height * width].view(height, width) for buffer in (self._rough, self._wide))
+        height = tile_rows(len(centred), width, limit=ROUGH_TILE_BYTES)
+        rough, wide = (tiles.of(height, width, dtype) for dtype in (ROUGH, centred.dtype))
         rows = centred.to(ROUGH)
 
         def made() -> Iterator[tuple[int, np.ndarray]]:

@@ -35,7 +35,7 @@ import torch
 
 from lrh_ray.analyses.sae.codes import Codes
 from lrh_ray.analyses.sae.explained import Explained
-from lrh_ray.analyses.sae.facts import StepFacts, require_finite, target_of
+from lrh_ray.analyses.sae.facts import DEAD_AFTER, StepFacts, require_finite, target_of
 from lrh_ray.analyses.sae.mesh import ALONE, Mesh
 from lrh_ray.analyses.sae.parameters import AdamRates, Weights
 from lrh_ray.analyses.sae.preselection import Preselection, recall_of
@@ -52,12 +52,10 @@ from lrh_ray.analyses.sae.selection import PART_ROWS, Selection, Tiles, largest_
 from lrh_ray.analyses.sae.sharding import Shard
 from lrh_ray.analyses.sae.sparse_state import SparseState
 from lrh_ray.analyses.sae.tensor_codes import TensorCodes
+from lrh_ray.analyses.sae.tile_memory import TileMemory, tile_rows
 from lrh_ray.compiled import in_parts
 from lrh_ray.errors import ConfigError
 
-TILE_BYTES = 1 << 28
-"""Of pre-activations that are held together. The product packs the encoder anew for every tile of rows; tiles of 256
-rows make it a third slower."""
 LATENT_PARTS = 64
 """Parts into which latents are cut for their update, on any number of threads."""
 
@@ -66,7 +64,7 @@ LATENT_PARTS = 64
 class Auxiliary:
     """How the dead are revived."""
 
-    dead_after: int = 10_000_000
+    dead_after: int = DEAD_AFTER
     """A latent that has not fired for so many rows is dead."""
     k: int | None = None
     """Dead latents that a row may be written with; None: half as many as there are features."""
@@ -118,7 +116,7 @@ class SparseTraining:
         self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
         self._group = group_of_latents(groups, weights.num_latents)[self._shard.part]
         self._num_groups = max(1, len(groups))
-        self._buffer = torch.empty(0)
+        self.tiles = TileMemory()  # perhaps one that other trainings of this worker use too
         encoder = self.weights.encoder
         self._rough = None if preselect is None else Preselection(encoder, selection, factor=preselect)
 
@@ -174,19 +172,16 @@ class SparseTraining:
         if self._rough is None:
             return self._exactly_chosen(centred)
         bias = self.weights.encoder_bias.numpy()
-        return self._rough.chosen(centred, self.weights.encoder, bias, self._shard, self._threads)
+        return self._rough.chosen(centred, self.weights.encoder, bias, self._shard, self._threads, self.tiles)
 
     def _exactly_chosen(self, centred: np.ndarray) -> Codes:
         tiles = self._tiles(torch.from_numpy(centred), self.weights.encoder)
         return self._selection(tiles, self.weights.encoder_bias.numpy(), len(centred), self._threads, self._shard)
 
     def _tiles(self, centred: torch.Tensor, encoder: torch.Tensor) -> Tiles:
-        """The encoder's product, a tile of rows after the other in one buffer."""
-        width = len(encoder)
-        height = min(len(centred), max(1, TILE_BYTES // (width * centred.element_size())))
-        if self._buffer.numel() < height * width:
-            self._buffer = torch.empty(height * width, dtype=centred.dtype)
-        buffer = self._buffer[: height * width].view(height, width)
+        """The encoder's product, a tile of rows after the other in the same memory."""
+        height = tile_rows(len(centred), len(encoder), itemsize=centred.element_size())
+        buffer = self.tiles.of(height, len(encoder), centred.dtype)
 
         def made() -> Iterator[tuple[int, np.ndarray]]:
             for first in range(0, len(centred), len(buffer)):
