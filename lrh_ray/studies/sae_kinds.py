@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -22,6 +21,8 @@ from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import Training
+from lrh_ray.config import as_plain
+from lrh_ray.exchange.kinds import names_of
 from lrh_ray.studies.sae_config import (
     Chosen,
     ConCAKind,
@@ -41,14 +42,8 @@ LONGEST_WARMUP = 0.1
 
 
 def kind_names(kinds: Sequence[Kind]) -> tuple[str, ...]:
-    """A name for each: its kind, with whatever tells it from others of that kind."""
-    return tuple(_name(kind, kinds) for kind in kinds)
-
-
-def _name(kind: Kind, kinds: Sequence[Kind]) -> str:
-    others = [other for other in kinds if other.kind == kind.kind]
-    told = {key: value for key, value in asdict(kind).items() if len({str(getattr(o, key)) for o in others}) > 1}
-    return " ".join([kind.kind, *(f"{key} {value}" for key, value in told.items())])
+    """A name for each: those under which a result that keeps these settings is read again."""
+    return names_of([as_plain(kind) for kind in kinds])
 
 
 def warmup_steps(config: SaeConfig) -> int:

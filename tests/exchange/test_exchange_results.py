@@ -10,6 +10,7 @@ import torch
 from exchange_material import judged
 
 from lrh_ray.artifacts import load_result, save_result
+from lrh_ray.config import as_plain
 from lrh_ray.errors import ConfigError, UnknownName
 from lrh_ray.exchange.folders import export_result, import_folder
 from lrh_ray.exchange.hooks import block_of, from_layer_name, from_lens_name, layer_name, lens_name
@@ -42,7 +43,8 @@ KINDS = (
     StructuredKind(rank=4),
     StructuredKind(rank=None),
     GatedKind(),
-    JumpReluKind(),
+    JumpReluKind(target=8),
+    JumpReluKind(target=16.0, weight=2),
     ConCAKind(),
     ConCAKind(norm="group"),
 )
@@ -83,7 +85,7 @@ def place(studied, tmp_path_factory):
         title="Sparse autoencoders of a test",
         summary=(),
         asked={},
-        resolved={"kinds": [asdict(kind) for kind in KINDS], "sites": ["resid.15"]},
+        resolved={"kinds": [as_plain(kind) for kind in KINDS], "sites": ["resid.15"]},
         inputs={"store": "0"},
         measures=(),
         arrays=arrays,
@@ -96,6 +98,7 @@ def test_names_are_those_of_the_study(place):
     assert names_of(load_result(place).resolved["kinds"]) == kind_names(KINDS)
     for few in (KINDS[:1], KINDS[:2], KINDS[3:5], KINDS[7:9]):
         assert names_of([asdict(kind) for kind in few]) == kind_names(few)
+    assert kind_names(KINDS)[10] == "jumprelu weight 1.0 target 8.0"  # whole numbers in Python, as a file has them
     assert READ_AS.keys() == {kind.kind for kind in KINDS}
 
 
