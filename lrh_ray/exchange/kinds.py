@@ -35,7 +35,7 @@ READ_AS: Mapping[str, ReadAs] = {
 def names_of(kinds: Sequence[Mapping[str, Plain]]) -> tuple[str, ...]:
     """The names under which a result has its autoencoders, from the settings of their kinds in order.
 
-    The kind, with whatever tells it from others of that kind. JSON knows no tuples, so lists are named as what they were.
+    The kind, with whatever tells it from others of that kind. JSON knows no tuples: lists are named as what they were.
     """
     settings = [{key: tuple(v) if isinstance(v, list) else v for key, v in kind.items()} for kind in kinds]
     return tuple(_name(kind, [other for other in settings if other["kind"] == kind["kind"]]) for kind in settings)

@@ -250,9 +250,7 @@ class SaeConfig:
             raise ValueError("held_out must lie in (0, 1), for example 0.1; groups must be 2 or more")
         if self.rate is not None and not self.rate > 0:
             raise ValueError("rate must be above 0")
-        names = [one.name for one in map(SiteMap.of, self.maps)]
-        if len(set(names)) < len(names):
-            raise ValueError("maps are the same: name each once")
+        self._require_different()
         self._require_choices()
         if self.latents % self.workers.workers:
             raise ValueError(
@@ -266,6 +264,12 @@ class SaeConfig:
         self._require_parts()
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")
+
+    def _require_different(self) -> None:
+        names = [one.name for one in map(SiteMap.of, self.maps)]
+        for what, each in (("sites", self.sites), ("maps", names), ("kinds", self.kinds)):
+            if twice := [one for number, one in enumerate(each) if one in each[:number]]:
+                raise ValueError(f"{what} are the same: name each once ({twice[0]})")
 
     def _require_choices(self) -> None:
         chosen = [kind for kind in self.kinds if isinstance(kind, Chosen)]

@@ -268,5 +268,5 @@ def _digest(task: SaeTask) -> str:
 
 
 def _stem(site: str, name: str) -> str:
-    """Name of an autoencoder's files, without what a pattern would read as its own."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{site}--{name}")
+    """Name of an autoencoder's files, without what a pattern would read as its own; a digest tells 1e-16 from 1e+16."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', f'{site}--{name}')[:120]}-{digest_json([site, name])[:8]}"
