@@ -23,7 +23,9 @@ from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import Training
 from lrh_ray.config import as_plain
 from lrh_ray.exchange.kinds import names_of
-from lrh_ray.studies.sae_config import (
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import (
+    CONCA_GROUPS,
     Chosen,
     ConCAKind,
     GatedKind,
@@ -32,7 +34,6 @@ from lrh_ray.studies.sae_config import (
     MatryoshkaKind,
     PAnnealKind,
     ReluKind,
-    SaeConfig,
     StructuredKind,
     TopKKind,
 )
@@ -152,7 +153,7 @@ def _architecture(
                 mesh=mesh,
             )
         case ConCAKind():
-            return ConCA(parameters, weight=kind.weight, norm=kind.norm, mesh=mesh)
+            return ConCA(parameters, weight=kind.weight, norm=kind.norm, groups=CONCA_GROUPS, mesh=mesh)
         case _:
             raise TypeError(f"{kind.kind} has no dense architecture")
 

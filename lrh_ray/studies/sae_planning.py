@@ -24,7 +24,8 @@ from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.planning_machine import own_memory, total_memory
 from lrh_ray.studies.run import RunConfig
-from lrh_ray.studies.sae_config import Chosen, GatedKind, Kind, SaeConfig, StructuredKind
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import Chosen, GatedKind, Kind, StructuredKind
 from lrh_ray.studies.sae_map_config import SiteMap
 from lrh_ray.studies.sae_sharing import latent_parts, numbers_moved, possible_parts
 from lrh_ray.studies.sae_study import store_maps

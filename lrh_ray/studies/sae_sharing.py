@@ -18,7 +18,8 @@ says it by hand.
 
 from collections.abc import Mapping
 
-from lrh_ray.studies.sae_config import Chosen, Kind, MatryoshkaKind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import Chosen, Kind, MatryoshkaKind
 
 
 def latent_parts(config: SaeConfig, widths: Mapping[str, int]) -> int:

@@ -34,7 +34,8 @@ from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
-from lrh_ray.studies.sae_config import BatchTopKKind, Kind, MatryoshkaKind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import BatchTopKKind, Kind, MatryoshkaKind
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_latent_table import SiteLatents
 from lrh_ray.studies.sae_latents import find_passages, shown_latents

@@ -43,7 +43,8 @@ from lrh_ray.store.loader import Loader
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.progress import Progress
-from lrh_ray.studies.sae_config import Kind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import Kind
 from lrh_ray.studies.sae_kinds import kind_names, make_training, warmup_steps
 from lrh_ray.studies.sae_map_config import SiteMap, site_maps
 from lrh_ray.studies.sae_maps import MapUnit, SiteUnit, side_by_side

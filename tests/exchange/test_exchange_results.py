@@ -18,7 +18,8 @@ from lrh_ray.exchange.kinds import READ_AS, names_of
 from lrh_ray.exchange.matrix import export_page, import_page
 from lrh_ray.exchange.record import Exchanged
 from lrh_ray.records import Result
-from lrh_ray.studies.sae_config import (
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import (
     BatchTopKKind,
     ConCAKind,
     GatedKind,
@@ -26,7 +27,6 @@ from lrh_ray.studies.sae_config import (
     MatryoshkaKind,
     PAnnealKind,
     ReluKind,
-    SaeConfig,
     StructuredKind,
     TopKKind,
 )

@@ -1,5 +1,6 @@
 """Settings of autoencoders are refused where they could not be trained or told apart, with the way out."""
 
+import numpy as np
 import pytest
 import torch
 from planted_stores import write_store
@@ -8,8 +9,9 @@ from lrh_ray.collective import Share
 from lrh_ray.config import parse_config
 from lrh_ray.errors import ConfigError
 from lrh_ray.store.reader import open_store
-from lrh_ray.studies.sae_config import ReluKind, SaeConfig
-from lrh_ray.studies.sae_kinds import kind_names
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import ReluKind
+from lrh_ray.studies.sae_kinds import kind_names, make_training
 from lrh_ray.studies.sae_training import SaeTask, SiteUnit, load_training
 
 
@@ -33,6 +35,46 @@ def parsed(text):
 def test_what_could_not_be_told_apart_is_refused(text, words):
     with pytest.raises(ConfigError, match=words):
         parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((f"kinds: [{{kind: {kind}, k: 0}}]", "k is 0: it must be above 0") for kind in ("topk", "batchtopk")),
+        ("kinds: [{kind: matryoshka, groups: []}]", "groups must ascend"),
+        *(
+            (f"kinds: [{{kind: {kind}, weight: -1}}]", "weight is -1: it must be 0, for no penalty, or more")
+            for kind in ("relu", "p_anneal", "structured", "gated", "jumprelu", "conca")
+        ),
+        ("kinds: [{kind: relu, weight: .nan}]", "weight is nan"),
+        ("kinds: [{kind: p_anneal, last_p: -2}]", "last_p is -2: it must lie above 0, for example 0.2"),
+        ("kinds: [{kind: structured, last_p: 0, rank: null}]", "last_p is 0"),
+        ("kinds: [{kind: jumprelu, bandwidth: 0}]", "bandwidth is 0: it must be above 0, for example 0.03"),
+        ("kinds: [{kind: jumprelu, first_threshold: -1}]", "first_threshold is -1"),
+        ("kinds: [{kind: jumprelu, target: 0}]", "target is 0: it must be above 0, for example 32"),
+        ("{kinds: [{kind: conca, norm: group}], latents: 22}", "latents is 22: .* norm layer takes any number"),
+        (
+            "{kinds: [{kind: conca, norm: group}], latents: 24, batch_rows: 96, workers: {workers: 3}}",
+            "3 parts of the latents would cut the 4 groups .* set latent_parts to",
+        ),
+        ("warmup: -5", "warmup is -5: it must be 0, for none, or more"),
+        ("dead_after: -1", "dead_after is -1: it must be 1 row or more"),
+        ("rate: .inf", "rate is inf: it must be above 0"),
+    ],
+)
+def test_numbers_that_could_not_be_trained_with_are_refused(text, words):
+    with pytest.raises(ConfigError, match=words):
+        parsed(text)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_what_is_allowed_can_be_built(norm):
+    """The groups of the configuration are those of the formula."""
+    config = parsed(f"{{kinds: [{{kind: conca, norm: {norm}}}], latents: 24}}")
+    make_training(config.kinds[0], config, np.zeros(8, np.float32), seed=0)
+    if norm == "group":
+        with pytest.raises(ConfigError, match="22 latents cannot be cut"):
+            make_training(config.kinds[0], SaeConfig(latents=22, kinds=(ReluKind(),)), np.zeros(8, np.float32), seed=0)
 
 
 def test_kinds_and_sites_of_similar_names_have_files_of_their_own(tmp_path):

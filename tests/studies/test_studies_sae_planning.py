@@ -13,7 +13,7 @@ from lrh_ray.cli import app
 from lrh_ray.errors import SiteError, TooLarge
 from lrh_ray.runtime.config import TrainConfig
 from lrh_ray.studies import sae_planning
-from lrh_ray.studies.sae_config import GatedKind, JumpReluKind, ReluKind, StructuredKind, TopKKind
+from lrh_ray.studies.sae_kind_config import GatedKind, JumpReluKind, ReluKind, StructuredKind, TopKKind
 from lrh_ray.studies.sae_kinds import make_training
 from lrh_ray.studies.sae_planning import plan_training
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from lrh_ray.runtime.config import TrainConfig
-from lrh_ray.studies.sae_config import BatchTopKKind, MatryoshkaKind, ReluKind, SaeConfig, TopKKind
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import BatchTopKKind, MatryoshkaKind, ReluKind, TopKKind
 from lrh_ray.studies.sae_sharing import latent_parts, numbers_moved, possible_parts
 
 SITE = {"resid.15": 4096}
