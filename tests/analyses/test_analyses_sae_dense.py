@@ -260,8 +260,10 @@ def test_the_gradient_of_a_truncated_norm_is_that_of_the_values_it_sums():
     assert not zero.grad.any()
 
 
-def test_annealing_keeps_the_penalty_where_it_was():
-    penalty = annealed(from_step=5, to_step=25)
+@pytest.mark.parametrize("length", [20, 13, 10, 7, 3, 1])
+def test_annealing_keeps_the_penalty_where_it_was(length):
+    """Also in runs of so few steps that p passes several levels at once."""
+    penalty = annealed(from_step=5, to_step=5 + length)
     codes = some_rows(64).relu()
     terms = []
     for step in range(40):
