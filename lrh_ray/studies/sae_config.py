@@ -8,7 +8,7 @@ What can go wrong: what no run could train is a `ValueError` that names the sett
 read.
 """
 
-from dataclasses import field
+from dataclasses import field, replace
 from math import inf
 from typing import Literal
 
@@ -32,7 +32,7 @@ class SaeConfig:
     """Autoencoders of each site and map."""
 
     latents: int = 4096
-    """Latents of each."""
+    """Latents of every kind that names no number of its own."""
 
     steps: int = 2000
     """Steps of Adam."""
@@ -41,7 +41,8 @@ class SaeConfig:
     """Rows of a step."""
 
     rate: float | None = None
-    """Highest learning rate; a warm-up leads to it, half a cosine away from it. None: 2e-4 sqrt(16384 / latents)."""
+    """Highest learning rate; a warm-up leads to it, half a cosine away from it. None: 2e-4 sqrt(16384 / latents) of
+    each."""
 
     warmup: int = 200
     """Steps of the warm-up, of the rate and of penalties; no more than a tenth of all steps."""
@@ -74,7 +75,7 @@ class SaeConfig:
     """Attention sinks (rows whose norm exceeds 10 times the median of any site) are left out, or kept."""
 
     seed: int = 0
-    """Seed of the split, the order of rows, and the first weights."""
+    """Seed of the split, the order of rows, and the first weights of every kind that names no seed of its own."""
 
     workers: TrainConfig = field(default_factory=lambda: TrainConfig(workers=1, cpus=2.0))
     """Who trains; with `gpus: 1` each worker on a GPU."""
@@ -82,6 +83,19 @@ class SaeConfig:
     latent_parts: int | None = None
     """Into how many parts several workers cut the latents; those of one part share the rows of a batch. As many as
     workers: all read every row; 1: each reads its own. None: whatever moves the fewest numbers."""
+
+    def latents_of(self, kind: Kind) -> int:
+        """Of one of the kinds: its own number, or that of all."""
+        return self.latents if kind.latents is None else kind.latents
+
+    def seed_of(self, kind: Kind) -> int:
+        """Of a kind's first weights."""
+        return self.seed if kind.seed is None else kind.seed
+
+    @property
+    def settled(self) -> tuple[Kind, ...]:
+        """The kinds with their numbers of latents and seeds written out, by which they are told apart."""
+        return tuple(replace(kind, latents=self.latents_of(kind), seed=self.seed_of(kind)) for kind in self.kinds)
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -104,10 +118,12 @@ class SaeConfig:
         if self.rate is not None and not 0 < self.rate < inf:
             raise ValueError(f"rate is {self.rate:g}: it must be above 0, for example 0.0002; null chooses one")
         self._require_different()
-        self._require_choices()
-        if self.latents % self.workers.workers:
+        for kind in self.settled:
+            self._require_latents(kind)
+        if self.preselect is not None and (self.preselect < 1 or not any(isinstance(k, Chosen) for k in self.kinds)):
             raise ValueError(
-                f"latents is {self.latents}: {self.workers.workers} workers can share out only a multiple equally"
+                f"preselect is {self.preselect}: it must be 1 or more, and one of kinds topk, batchtopk or matryoshka, "
+                f"whose codes are chosen; null leaves it out"
             )
         if self.workers.gpus not in (0, 1):
             raise ValueError(
@@ -115,26 +131,25 @@ class SaeConfig:
                 f"more GPUs take more workers"
             )
         self._require_parts()
-        self._require_groups()
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")
 
     def _require_different(self) -> None:
         names = [one.name for one in map(SiteMap.of, self.maps)]
-        for what, each in (("sites", self.sites), ("maps", names), ("kinds", self.kinds)):
+        for what, each in (("sites", self.sites), ("maps", names), ("kinds", self.settled)):
             if twice := [one for number, one in enumerate(each) if one in each[:number]]:
                 raise ValueError(f"{what} are the same: name each once ({twice[0]})")
 
-    def _require_choices(self) -> None:
-        chosen = [kind for kind in self.kinds if isinstance(kind, Chosen)]
-        for kind in chosen:
-            if not 1 <= kind.k <= self.latents:
-                raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
-        if self.preselect is not None and (self.preselect < 1 or not chosen):
-            raise ValueError(
-                f"preselect is {self.preselect}: it must be 1 or more, and one of kinds topk, batchtopk or matryoshka, "
-                f"whose codes are chosen; null leaves it out"
-            )
+    def _require_latents(self, kind: Kind) -> None:
+        latents, workers = self.latents_of(kind), self.workers.workers
+        if latents < 1 or self.seed_of(kind) < 0:
+            raise ValueError(f"latents of {kind.kind} must be 1 or more, its seed 0 or more; null: those of all")
+        if isinstance(kind, Chosen) and kind.k > latents:
+            raise ValueError(f"k is {kind.k}: of {latents} latents 1 to {latents} can be chosen")
+        if latents % workers:
+            raise ValueError(f"latents is {latents}: {workers} workers can share out only a multiple equally")
+        if isinstance(kind, ConCAKind) and kind.norm == "group":
+            self._require_groups(latents)
 
     def _require_parts(self) -> None:
         if (parts := self.latent_parts) is None:
@@ -147,14 +162,11 @@ class SaeConfig:
                 f"batch_rows is {self.batch_rows}: {world // parts} workers of each part share only a multiple equally"
             )
 
-    def _require_groups(self) -> None:
-        """Of a ConCA that is normalised over groups of latents."""
-        if not any(isinstance(kind, ConCAKind) and kind.norm == "group" for kind in self.kinds):
-            return
-        if self.latents % CONCA_GROUPS:
+    def _require_groups(self, latents: int) -> None:
+        if latents % CONCA_GROUPS:
             raise ValueError(
-                f"latents is {self.latents}: conca with norm group has {CONCA_GROUPS} equal groups, which takes a "
-                f"multiple of {CONCA_GROUPS}; norm layer takes any number"
+                f"latents is {latents}: conca with norm group has {CONCA_GROUPS} equal groups, which takes a multiple "
+                f"of {CONCA_GROUPS}; norm layer takes any number"
             )
         if CONCA_GROUPS % (parts := self.latent_parts or self.workers.workers):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Kinds of sparse autoencoders, and the numbers that each is trained with.
 
     {kind: jumprelu, target: 32, bandwidth: 0.05}
+    {kind: topk, k: 32, latents: 16384, seed: 1}         # its own width and first weights; the others have the run's
 
 Penalty weights hold for rows divided by their root mean square distance from their mean, so that a reconstruction that
 explains nothing has a squared error of 1 at every site of every model.
@@ -18,6 +19,13 @@ from lrh_ray.config import settings
 
 CONCA_GROUPS = 4
 """Equal groups of latents that `conca` with norm `group` is normalised over."""
+
+OwnLatents: TypeAlias = Annotated[int | None, Field(description="Its own number of latents; None: `sae.latents`.")]
+OwnSeed: TypeAlias = Annotated[
+    int | None,
+    Field(description="Seed of its own first weights; None: `sae.seed`. Rows and their order are the run's."),
+]
+"""Widths and seeds are swept in one list of kinds, whose members all learn from one reading of the store."""
 
 
 def _above_zero(example: float, **named: float) -> None:
@@ -46,6 +54,9 @@ class TopKKind:
     k: int = 32
     """Codes of a row."""
 
+    latents: OwnLatents = None
+    seed: OwnSeed = None
+
     def __post_init__(self) -> None:
         _above_zero(32, k=self.k)
 
@@ -59,6 +70,9 @@ class BatchTopKKind:
 
     k: int = 32
     """Codes of a row, on average."""
+
+    latents: OwnLatents = None
+    seed: OwnSeed = None
 
     def __post_init__(self) -> None:
         _above_zero(32, k=self.k)
@@ -77,6 +91,9 @@ class MatryoshkaKind:
     groups: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
     """Nested groups: the first latents up to these shares of all."""
 
+    latents: OwnLatents = None
+    seed: OwnSeed = None
+
     def __post_init__(self) -> None:
         _above_zero(32, k=self.k)
         if (ends := (0.0, *self.groups)) != tuple(sorted(set(ends))) or ends[-1] != 1:
@@ -92,6 +109,9 @@ class ReluKind:
 
     weight: float = 0.03
     """Of the sum of codes."""
+
+    latents: OwnLatents = None
+    seed: OwnSeed = None
 
     def __post_init__(self) -> None:
         _penalty(self.weight)
@@ -109,6 +129,9 @@ class PAnnealKind:
 
     last_p: float = 0.2
     """The power at the end, reached after nine tenths of the steps; annealing begins after half of them."""
+
+    latents: OwnLatents = None
+    seed: OwnSeed = None
 
     def __post_init__(self) -> None:
         _penalty(self.weight)
@@ -134,6 +157,9 @@ class StructuredKind:
     rank: int | None = 64
     """Singular values that the norm sums up; None: no low-rank branch, which is p-annealing."""
 
+    latents: OwnLatents = None
+    seed: OwnSeed = None
+
     def __post_init__(self) -> None:
         _penalty(self.weight)
         _falling(self.last_p)
@@ -153,6 +179,9 @@ class GatedKind:
 
     weight: float = 0.03
     """Of the sum of open gates."""
+
+    latents: OwnLatents = None
+    seed: OwnSeed = None
 
     def __post_init__(self) -> None:
         _penalty(self.weight)
@@ -180,6 +209,9 @@ class JumpReluKind:
     first_threshold: float = 0.03
     """Of every latent."""
 
+    latents: OwnLatents = None
+    seed: OwnSeed = None
+
     def __post_init__(self) -> None:
         _penalty(self.weight)
         _above_zero(32, target=self.target)
@@ -198,6 +230,9 @@ class ConCAKind:
 
     norm: Literal["layer", "group", "batch"] = "layer"
     """What codes are normalised over."""
+
+    latents: OwnLatents = None
+    seed: OwnSeed = None
 
     def __post_init__(self) -> None:
         _penalty(self.weight)

@@ -43,7 +43,10 @@ LONGEST_WARMUP = 0.1
 
 
 def kind_names(kinds: Sequence[Kind]) -> tuple[str, ...]:
-    """A name for each: those under which a result that keeps these settings is read again."""
+    """A name for each: those under which a result that keeps these settings is read again.
+
+    Where widths or seeds are swept, these are `SaeConfig.settled`.
+    """
     return names_of([as_plain(kind) for kind in kinds])
 
 
@@ -69,7 +72,7 @@ def make_training(
 
     Args:
         kind: What it is.
-        config: How many latents it has, and how it is trained.
+        config: How it is trained, and how many latents it has where it does not say so itself.
         centre: Mean of the rows it explains [D'].
         seed: Names the first weights.
         read_centre: Of a transcoder: mean of the rows it reads [D].
@@ -79,12 +82,12 @@ def make_training(
         mesh: Whose latents and rows.
         device: Where to train; the first weights are the same on any.
     """
-    weights = first_weights(config.latents, centre, seed=seed, read_centre=read_centre, skip=skip)
+    weights = first_weights(config.latents_of(kind), centre, seed=seed, read_centre=read_centre, skip=skip)
     place = torch.device(device)
     if isinstance(kind, Chosen):
         return _chosen_training(kind, config, weights, threads, mesh, place)
     if isinstance(kind, ConCAKind):
-        weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
+        weights.decoder.div_(weights.num_latents**0.5)  # all codes are of size 1, and all of them add up
     return DenseTraining(_architecture(kind, config, dict(weights.on(place).named()), seed, mesh, widths))
 
 
@@ -93,7 +96,7 @@ def _chosen_training(
 ) -> Training:
     """On a CPU with compiled loops, on any other device in torch."""
     selection = TopK(k=kind.k) if isinstance(kind, TopKKind) else BatchTopK(k=kind.k)
-    groups, auxiliary = _ends(kind, config.latents), Auxiliary(dead_after=config.dead_after)
+    groups, auxiliary = _ends(kind, weights.num_latents), Auxiliary(dead_after=config.dead_after)
     if device.type == "cpu":
         return SparseTraining(
             weights,
@@ -195,6 +198,6 @@ def make_reader(
         return TopKReader(parameters=folded, k=kind.k)
     if isinstance(kind, Chosen):
         return ThresholdReader(parameters=folded, threshold=threshold)
-    architecture = _architecture(kind, config, folded, config.seed)
+    architecture = _architecture(kind, config, folded, config.seed_of(kind))
     architecture.load({n.removeprefix("own."): tensor for n, tensor in tensors.items() if n.startswith("own.")})
     return architecture

@@ -147,9 +147,9 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
         parts=parts,
         bytes_moved={each: FLOAT * numbers_moved(sae, widths, each) for each in possible_parts(sae)},
         flops_per_step=sum(one.flops(sae.batch_rows) for one in sizes),
-        checkpoint_bytes=sum(3 * FLOAT * one.numbers(sae.latents) for one in sizes),
+        checkpoint_bytes=sum(3 * FLOAT * one.numbers(one.latents) for one in sizes),
         memory=_memory(sizes, sae, store, widths, parts),
-        flops_per_second=_timed(max(widths.values()), sae) if timed else None,
+        flops_per_second=_timed(max(widths.values()), max(one.latents for one in sizes), sae) if timed else None,
     )
     if timed:
         _require_memory(plan)
@@ -158,30 +158,31 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
 
 def _sizes(kind: Kind, one: SiteMap, widths: Mapping[str, int], config: SaeConfig) -> _Sizes:
     reads, writes = (sum(widths[site] for site in end) for end in (one.reads, one.writes))
-    return _Sizes(kind=kind, reads=reads, writes=writes, skip=reads * writes if one.skip else 0, latents=config.latents)
+    skip, latents = reads * writes if one.skip else 0, config.latents_of(kind)
+    return _Sizes(kind=kind, reads=reads, writes=writes, skip=skip, latents=latents)
 
 
 def _memory(
     sizes: list[_Sizes], config: SaeConfig, store: Store, widths: Mapping[str, int], parts: int
 ) -> TrainingMemory:
-    workers, own_latents = config.workers.workers, config.latents // parts
+    workers = config.workers.workers
     own_rows = config.batch_rows * parts // workers
     dense = [one for one in sizes if not one.sparse]
-    sparse_moments = sum(2 * one.numbers(config.latents // workers) for one in sizes if one.sparse)
+    sparse_moments = sum(2 * one.numbers(one.latents // workers) for one in sizes if one.sparse)
     row = sum(width * DTYPES[store.plan.dtype].itemsize for width in widths.values())
     return TrainingMemory(
         process=own_memory(),
-        weights=FLOAT * sum(one.numbers(own_latents) * (1 if one.sparse else 2) for one in sizes),
-        moments=FLOAT * (sparse_moments + sum(2 * one.numbers(own_latents) for one in dense)),
-        codes=FLOAT * 4 * own_rows * own_latents if dense else 0,
+        weights=FLOAT * sum(one.numbers(one.latents // parts) * (1 if one.sparse else 2) for one in sizes),
+        moments=FLOAT * (sparse_moments + sum(2 * one.numbers(one.latents // parts) for one in dense)),
+        codes=FLOAT * 4 * own_rows * max((one.latents // parts for one in dense), default=0),
         windows=PREFETCHED * min(WINDOW_ROWS, store.plan.num_rows) * row,
     )
 
 
-def _timed(width: int, config: SaeConfig) -> float:
+def _timed(width: int, latents: int, config: SaeConfig) -> float:
     """FLOP per second of the encoder's product on a part of its latents."""
     rows = torch.randn(min(config.batch_rows, TIMED_ROWS), width)
-    encoder = torch.randn(width, min(config.latents, TIMED_LATENTS))
+    encoder = torch.randn(width, min(latents, TIMED_LATENTS))
     torch.mm(rows, encoder)
     made, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < TIMED_SECONDS:

@@ -49,7 +49,7 @@ def numbers_moved(config: SaeConfig, widths: Mapping[str, int], parts: int) -> f
 
 def _moved(kind: Kind, config: SaeConfig, width: int, parts: int) -> float:
     columns = config.workers.workers // parts
-    own_rows, weights = config.batch_rows / columns, config.latents * width / parts
+    own_rows, weights = config.batch_rows / columns, config.latents_of(kind) * width / parts
     across, along = (parts - 1) / parts, (columns - 1) / columns
     if not isinstance(kind, Chosen):
         return 2 * own_rows * width * across + 4 * weights * along

@@ -164,6 +164,7 @@ def _question(store: Store, config: RunConfig) -> Result:
     maps = store_maps(config.sae, store)
     resolved: dict[str, Plain] = {
         **as_plain(config.sae),
+        "kinds": [as_plain(kind) for kind in config.sae.settled],
         "sites": [one.name for one in maps if one.alone],
         "maps": [one.described() for one in maps if not one.alone],
         "interval": "95 %, jackknife over groups of held-out documents",
@@ -246,7 +247,7 @@ class _Map:
     def measured(self, checkpoints: Mapping[int, Path]) -> list[Measured]:
         """All kinds, trained and as they began."""
         first, last = checkpoints[0], checkpoints[self.config.steps]
-        names, kinds = kind_names(self.config.kinds), self.config.kinds
+        names, kinds = kind_names(self.config.settled), self.config.settled
         tensors = [load_training(last, self.found.name, name) for name in names]
         begun = [load_training(first, self.found.name, name) for name in names]
         thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]

@@ -81,10 +81,9 @@ class SaeTask:
         """What every kind is trained on."""
         return site_maps(self.config.sites, self.config.maps, tuple(self.units))
 
-    @property
-    def rate(self) -> float:
+    def rate_of(self, kind: Kind) -> float:
         """Highest learning rate."""
-        default = BASE_RATE * (BASE_LATENTS / self.config.latents) ** 0.5
+        default = BASE_RATE * (BASE_LATENTS / self.config.latents_of(kind)) ** 0.5
         return default if self.config.rate is None else self.config.rate
 
     @property
@@ -113,8 +112,9 @@ class SaeLearner:
         self._trainings: dict[tuple[SiteMap, str], Training] = {
             (one, name): _training(kind, task, one, threads, self._mesh, device)
             for one in task.maps
-            for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
+            for name, kind in zip(kind_names(task.config.settled), task.config.settled, strict=True)
         }
+        self._kinds = task.config.settled * len(task.maps)
         points = -(-task.config.steps // task.every)
         self._curves = np.full((len(self._trainings), points, len(FACTS)), np.nan)
         self._recalled = task.recalled
@@ -140,7 +140,6 @@ class SaeLearner:
     def step(self, step: int) -> Mapping[str, float]:
         """One step of every autoencoder."""
         config, batch = self._task.config, next(self._batches)
-        rate = warm_cosine(step, steps=config.steps, warmup=warmup_steps(config), rate=self._task.rate)
         told: dict[str, float] = {}
         scaled = {site: batch.rows[site] / np.float32(unit.scale) for site, unit in self._task.units.items()}
         ends = {end for one, _ in self._trainings for end in (one.reads, one.writes)}
@@ -149,6 +148,8 @@ class SaeLearner:
             target = rows[one.writes] if one.transcodes else None
             if step in self._recalled and isinstance(training, Choosing):
                 self._recall[number, self._recalled.index(step)] = training.recall(rows[one.reads])
+            highest = self._task.rate_of(self._kinds[number])
+            rate = warm_cosine(step, steps=config.steps, warmup=warmup_steps(config), rate=highest)
             found = self._made(training, rows[one.reads], target, rate, f"{name} at {one.name}")
             if step % self._task.every == 0:
                 self._curves[number, step // self._task.every] = [getattr(found, fact) for fact in FACTS]
@@ -181,8 +182,8 @@ class SaeLearner:
             StateConflict: The checkpoint is of other autoencoders; nothing was changed.
         """
         loaded = {(one, name): load_training(folder, one.name, name) for one, name in self._trainings}
-        for of, training in self._trainings.items():
-            _require_same(training, loaded[of], self._task.config.latents, folder)
+        for kind, (of, training) in zip(self._kinds, self._trainings.items(), strict=True):
+            _require_same(training, loaded[of], self._task.config.latents_of(kind), folder)
         for of, training in self._trainings.items():
             training.load(loaded[of])
         self._curves, self._recall = load_curves(folder), load_recall(folder)
@@ -196,7 +197,7 @@ def _training(kind: Kind, task: SaeTask, one: SiteMap, threads: Executor, mesh: 
         kind,
         task.config,
         unit.centre,
-        seed=task.config.seed,
+        seed=task.config.seed_of(kind),
         read_centre=unit.read_centre,
         skip=one.skip,
         widths=unit.widths,

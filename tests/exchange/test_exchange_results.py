@@ -114,6 +114,19 @@ def test_a_result_reads_rows_as_the_study_did(studied, place, number):
     assert one.k == getattr(KINDS[number], "k", None)
 
 
+def test_a_result_of_kinds_without_numbers_of_their_own_is_read_by_the_same_names(place):
+    """As results were before kinds had them."""
+    result = load_result(place)
+    without = [
+        {key: v for key, v in kind.items() if key not in ("latents", "seed")} for kind in result.resolved["kinds"]
+    ]
+    assert len(without[0]) == len(result.resolved["kinds"][0]) - 2
+    before = replace(result, resolved={**result.resolved, "kinds": without})
+    for name in kind_names(KINDS):
+        one, other = (Exchanged.of_result(each, "resid.15", name) for each in (result, before))
+        assert (one.kind, one.k, one.threshold, one.norm) == (other.kind, other.k, other.threshold, other.norm)
+
+
 def test_what_a_result_does_not_have_is_named(place):
     result = load_result(place)
     with pytest.raises(UnknownName, match=r"No autoencoder 'topk' .* It has: 'topk k 3', 'topk k 5', 'batchtopk'"):
