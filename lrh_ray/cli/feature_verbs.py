@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lrh_ray.store.objects import Location
 
 ResultPlace = Annotated[Path, typer.Argument(metavar="RESULT", help="Folder of a result of `lrh sae` or `lrh fit`.")]
-Site = Annotated[str | None, typer.Option(help="Site, where the result has several.")]
+Site = Annotated[str | None, typer.Option(help="Site or transcoder's map, where the result has several.")]
 Name = Annotated[str | None, typer.Option(help="Autoencoder or kind of probe, where the result has several.")]
 CONFIGURATIONS = (".yaml", ".yml")
 TABLES = ("examples", "tokens")

@@ -8,6 +8,7 @@ weights are read as they stand. Thresholds that are all 0 make relu.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lrh_ray.exchange.folding import absorb_offset, from_jump_thresholds, jump_t
 from lrh_ray.exchange.matrix import require_export
 from lrh_ray.exchange.record import Exchanged
 
+SKIP = "affine_skip_connection"
 NAMES = {"encoder": "w_enc", "encoder_bias": "b_enc", "decoder": "w_dec", "decoder_bias": "b_dec"}
 
 
@@ -34,20 +36,24 @@ def read(folder: Path) -> Exchanged:
 
 def from_weights(weights: Weights, site: str | None = None, model: str | None = None) -> Exchanged:
     """An autoencoder out of tensors with Gemma Scope's names in small letters."""
+    width = weights.matrix("w_enc")[0]
+    tensors, thresholds = take_tensors(weights, {"b_dec": (width,)}, width)
+    kind, tensors, threshold = from_jump_thresholds(release_offset(tensors), thresholds)
+    return Exchanged(kind=kind, tensors=tensors, threshold=threshold, trained_as="jump_relu", site=site, model=model)
+
+
+def take_tensors(
+    weights: Weights, others: Mapping[str, tuple[int, ...]], written: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Tensors under our names, and thresholds; `others` are shapes of what is not of latents, `written` features."""
     width, latents = weights.matrix("w_enc")
-    found = weights.take(
-        {
-            "w_enc": (width, latents),
-            "w_dec": (latents, width),
-            "b_enc": (latents,),
-            "b_dec": (width,),
-            "threshold": (latents,),
-        }
-    )
+    of_latents = {"w_enc": (width, latents), "w_dec": (latents, written), "b_enc": (latents,), "threshold": (latents,)}
+    found = weights.take({**of_latents, **others})
     tensors = {name: found[theirs] for name, theirs in NAMES.items()}
     tensors["encoder"] = np.ascontiguousarray(found["w_enc"].T)
-    kind, tensors, threshold = from_jump_thresholds(release_offset(tensors), found["threshold"])
-    return Exchanged(kind=kind, tensors=tensors, threshold=threshold, trained_as="jump_relu", site=site, model=model)
+    if SKIP in found:
+        tensors["skip"] = np.ascontiguousarray(found[SKIP].T)
+    return tensors, found["threshold"]
 
 
 def to_tensors(exchanged: Exchanged) -> dict[str, np.ndarray]:

@@ -35,8 +35,7 @@ READ_AS: Mapping[str, ReadAs] = {
 def names_of(kinds: Sequence[Mapping[str, Plain]]) -> tuple[str, ...]:
     """The names under which a result has its autoencoders, from the settings of their kinds in order.
 
-    The kind, with whatever tells it from others of that kind: the same rule as where the result is made, which a test
-    holds them to. JSON knows no tuples, so lists are named as what they were.
+    The kind, with whatever tells it from others of that kind. JSON knows no tuples: lists are named as what they were.
     """
     settings = [{key: tuple(v) if isinstance(v, list) else v for key, v in kind.items()} for kind in kinds]
     return tuple(_name(kind, [other for other in settings if other["kind"] == kind["kind"]]) for kind in settings)
@@ -64,6 +63,13 @@ def settings_of(result: Result, name: str) -> Mapping[str, Plain]:
     return found
 
 
+def readable_places(result: Result) -> tuple[str, ...]:
+    """Sites that a result of `lrh sae` has autoencoders of, and its maps with one site at each end."""
+    sites, maps = _places(result)
+    single = (name for name, one in maps.items() if len(_listed(one["reads"])) == len(_listed(one["writes"])) == 1)
+    return (*sites, *single)
+
+
 def ends_of(result: Result, name: str) -> tuple[str, str | None]:
     """The site that an autoencoder of site `name`, or of the map of that name, reads; and what a transcoder writes.
 
@@ -71,8 +77,7 @@ def ends_of(result: Result, name: str) -> tuple[str, str | None]:
         UnknownName: A result of `lrh sae` has no such site or map.
         ConfigError: A map of several sites.
     """
-    sites = [str(site) for site in _listed(result.resolved.get("sites"))]
-    maps = {str(one["name"]): one for one in _listed(result.resolved.get("maps")) if isinstance(one, Mapping)}
+    sites, maps = _places(result)
     if name in sites:
         return name, None
     if name not in maps:
@@ -84,6 +89,12 @@ def ends_of(result: Result, name: str) -> tuple[str, str | None]:
             f"in the result are read by `lrh_ray.analyses.sae.reader`."
         )
     return str(reads[0]), str(writes[0])
+
+
+def _places(result: Result) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Plain]]]:
+    """Its sites, and its maps by name."""
+    maps = {str(one["name"]): one for one in _listed(result.resolved.get("maps")) if isinstance(one, Mapping)}
+    return tuple(map(str, _listed(result.resolved.get("sites")))), maps
 
 
 def _listed(value: Plain) -> Sequence[Plain]:

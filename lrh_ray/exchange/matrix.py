@@ -113,6 +113,7 @@ EXPORTS: Mapping[Format, Mapping[ReadAs, Fate]] = {
 """What is written."""
 
 _NO_TRANSCODERS = _refused("is not written for transcoders")
+_UNSHOWN = _refused("is not written for transcoders, as no loader at hand reads them as they are published")
 _PLAIN_KINDS: tuple[ReadAs, ...] = ("topk", "threshold", "relu", "jumprelu", "gated")
 _ALL_REFUSED: Mapping[ReadAs, Fate] = {**dict.fromkeys(_PLAIN_KINDS, _NO_TRANSCODERS), **_NOWHERE}
 
@@ -133,7 +134,7 @@ TRANSCODER_EXPORTS: Mapping[Format, Mapping[ReadAs, Fate]] = {
     "dictionary_learning": _ALL_REFUSED,
     "openmoss": _ALL_REFUSED,
     "gemma_scope": _ALL_REFUSED,
-    "gemma_scope_2": _ALL_REFUSED,
+    "gemma_scope_2": {**dict.fromkeys(_PLAIN_KINDS, _UNSHOWN), **_NOWHERE},
 }
 """The same of transcoders."""
 
@@ -177,7 +178,9 @@ IMPORTS: Mapping[Format, Mapping[str, Fate]] = {
         "batchlayertopk": _refused("is for transcoders across layers"),
     },
     "gemma_scope": {"jump_relu": _folded(f"jumprelu, offset released; {_JUMPS}")},
-    "gemma_scope_2": {"jump_relu": _folded(f"jumprelu, offset released; {_JUMPS}")},
+    "gemma_scope_2": {
+        "jump_relu": _folded(f"jumprelu, offset released, which transcoders do not have; {_JUMPS}"),
+    },
 }
 """What is read, under the name that the format has for it."""
 

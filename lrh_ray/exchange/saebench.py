@@ -6,11 +6,12 @@
 
 SAEBench (0.6) asks of an autoencoder only attributes: `W_enc` [D, M], `W_dec` [M, D], `b_enc`, `b_dec`, `device`,
 `dtype`, and `cfg` with TransformerLens' names of the model and of the place. It moves the module to its device and data
-type. Codes and reconstructions are those of our own readers, so that every kind can be benched, not only those that
-SAELens knows.
+type. Codes and reconstructions are those of our own readers, so that every kind of autoencoder can be benched, not only
+those that SAELens knows.
 
 What can go wrong: SAEBench runs models of TransformerLens, whose names `model_name` must be one of; sites without a
-block of their own have no layer, and are refused.
+block of their own have no layer, and are refused. So are transcoders: SAEBench puts what is decoded in the place of
+what was read, and decodes without the rows that a skip connection reads.
 """
 
 from dataclasses import dataclass, field
@@ -119,8 +120,13 @@ def benchable(own: Exchanged, model_name: str) -> BenchModule:
         model_name: TransformerLens' name of the model.
 
     Raises:
-        ConfigError: A site that is no block's.
+        ConfigError: A site that is no block's, or a transcoder.
     """
+    if own.transcodes:
+        raise ConfigError(
+            f"SAEBench holds a reconstruction against the rows that were read, and a transcoder explains those of "
+            f"{own.writes or 'another place'}. Its held-out fvu is in the result of `lrh sae`; bench an autoencoder."
+        )
     layer, hook = block_of(own.site), lens_name(own.site)
     if layer is None or hook is None:
         raise ConfigError(

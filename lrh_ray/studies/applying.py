@@ -10,6 +10,7 @@ receipts travels.
 | fitted | sites of the derived store |
 |---|---|
 | an autoencoder | `SITE.NAME.index`, `SITE.NAME.value`: codes of each row; `SITE.NAME.code` where all is no larger |
+| a transcoder | the same, with the name of its map in the place of SITE; its codes are made of the rows it reads |
 | linear probes | `SITE.NAME.score`: a number for each concept, in the order in which the plan's identity names them |
 
 Where the number of codes of a row has no bound (all kinds but `topk`), one pass over the store counts the most first.
@@ -43,7 +44,7 @@ from lrh_ray.store.reader import Store, open_sealed, open_store
 from lrh_ray.store.seal import is_sealed, seal
 from lrh_ray.studies.apply_workers import ApplyTask, CountPass
 from lrh_ray.studies.extraction import refuse_without_space, store_facts
-from lrh_ray.studies.fitted import FittedAutoencoder, FittedProbes, open_fitted, safe_name
+from lrh_ray.studies.fitted import FittedAutoencoder, FittedProbes, open_fitted
 from lrh_ray.studies.progress import Progress, Silent
 
 PARITY: Mapping[str, Plain] = {
@@ -69,7 +70,7 @@ def apply_fitted(
     Args:
         source: Folder of a result, or of an autoencoder in the files of another tool.
         location: Store whose rows are read; sealed.
-        site: Of the fitted object, where the result has several.
+        site: Of the fitted object, or a transcoder's map, where the result has several.
         name: Of the fitted object, where the result has several.
         target: Where the derived store stands; None: beside its parent, named by what it is.
         pool: Workers; None: one on each node.
@@ -113,7 +114,7 @@ def _require_rows(store: Store, fitted: FittedAutoencoder | FittedProbes) -> Non
 
 def _beside(parent: str, fitted: FittedAutoencoder | FittedProbes, lineage: Mapping[str, Plain]) -> Location:
     """A place next to the parent, another one for other weights or other rows."""
-    location = f"{parent.rstrip('/')}-{safe_name(fitted.site, fitted.name)}-{digest_json(lineage)[:8]}"
+    location = f"{parent.rstrip('/')}-{fitted.label}-{digest_json(lineage)[:8]}"
     return location if "://" in location else Path(location)
 
 
@@ -169,7 +170,7 @@ def _plan(
 
 
 def _site(fitted: FittedAutoencoder | FittedProbes, column: str) -> str:
-    return f"{safe_name(fitted.site, fitted.name)}.{column}"
+    return f"{fitted.label}.{column}"
 
 
 def _asked(fitted: FittedAutoencoder | FittedProbes, lineage: Mapping[str, Plain]) -> str:

@@ -8,7 +8,7 @@ One pass over the store makes a catalogue of all latents, which is a result of i
 one more pass. Every answer is a result beside the autoencoder's, and the same question finds it again.
 
 Read are all rows of the store that stand for text, also those of documents that training saw; attention sinks are left
-out where training left them out.
+out where training left them out. Latents of a transcoder are shown at the rows that it reads.
 
 What can go wrong: a text of several tokens where one is asked for is a `ConfigError` that lists them; a token that no
 row has is `NotEnoughData`.
@@ -236,10 +236,10 @@ class _Features:
     def _asked(self, kind: str, title: str, **resolved: Plain) -> Result:
         return Result(
             kind=kind,
-            title=f"{title}, {self.fitted.name} at {self.fitted.site} of {self.config.name}",
+            title=f"{title}, {self.fitted.name} at {self.fitted.map_name} of {self.config.name}",
             summary=(),
             asked=self.result.asked,
-            resolved={**resolved, "site": self.fitted.site, "name": self.fitted.name, "sinks": self.rows.sinks},
+            resolved={**resolved, "site": self.fitted.map_name, "name": self.fitted.name, "sinks": self.rows.sinks},
             inputs={
                 "store": self.store.root,
                 "result": str(self.fitted.lineage["result"]),

@@ -1,7 +1,7 @@
 """What a result keeps that turns rows of a site into numbers: autoencoders and linear probes.
 
     fitted = open_fitted("runs/demo/results/1f3a", site="resid.15", name="topk")
-    fitted.site, fitted.width                  # rows it reads
+    fitted.site, fitted.width                  # rows it reads; those of a transcoder's map are its first end
     fitted.reader                              # of an autoencoder
     fitted.lineage                             # digests: of the result, and of the weights themselves
 
@@ -25,7 +25,7 @@ from lrh_ray.artifacts import RESULT_FILE, load_result, result_digest
 from lrh_ray.digests import digest_bytes, digest_json
 from lrh_ray.errors import ConfigError, UnknownName
 from lrh_ray.exchange.folders import import_folder
-from lrh_ray.exchange.kinds import names_of
+from lrh_ray.exchange.kinds import ends_of, names_of, readable_places
 from lrh_ray.exchange.record import Exchanged
 from lrh_ray.records import Plain, Result
 
@@ -35,9 +35,12 @@ AUC = "auc"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FittedAutoencoder:
-    """An autoencoder of a site."""
+    """An autoencoder of a site, or a transcoder from one."""
 
     site: str
+    """Whose rows it reads."""
+    map_name: str
+    """Under which the result has it: of an autoencoder the site, of a transcoder its map."""
     name: str
     exchanged: Exchanged
     lineage: Mapping[str, Plain]
@@ -55,6 +58,11 @@ class FittedAutoencoder:
     def num_latents(self) -> int:
         return self.exchanged.num_latents
 
+    @property
+    def label(self) -> str:
+        """What sites of its codes begin with."""
+        return safe_name(self.map_name, self.name)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FittedProbes:
@@ -71,18 +79,23 @@ class FittedProbes:
         """Features of a row."""
         return len(self.readout.weights)
 
+    @property
+    def label(self) -> str:
+        """What sites of its scores begin with."""
+        return safe_name(self.site, self.name)
+
 
 def open_fitted(folder: Path, *, site: str | None = None, name: str | None = None) -> FittedAutoencoder | FittedProbes:
     """What the result or the other tool's folder at `folder` keeps under a site and a name.
 
     Args:
         folder: Of a result of `lrh sae` or `lrh fit`, or of an autoencoder in the files of another tool.
-        site: Whose rows it reads; may be left out where there is only one.
+        site: Whose rows it reads, or a transcoder's map; may be left out where there is only one.
         name: The autoencoder's, or the kind of probe; may be left out where there is only one.
 
     Raises:
         UnknownName: No such site or name, or several and none was given.
-        ConfigError: A result that keeps no weights, or not of this.
+        ConfigError: A result that keeps no weights, or not of this; a map of several sites.
         CheckpointMissing: The folder holds neither.
     """
     if folder.name != RESULT_FILE and not (folder / RESULT_FILE).exists():
@@ -117,17 +130,15 @@ def safe_name(*words: str) -> str:
 
 
 def _autoencoder(result: Result, site: str | None, name: str | None) -> FittedAutoencoder:
-    kinds, sites = result.resolved["kinds"], result.resolved["sites"]
-    chosen_site = _chosen("site", site, _texts(sites), result.title)
-    chosen = _chosen("autoencoder", name, names_of(kinds), result.title)  # type: ignore[arg-type]
-    exchanged = Exchanged.of_result(result, chosen_site, chosen)
+    known = readable_places(result)
+    if site is not None and site not in known:
+        ends_of(result, site)  # says why, where there is such a map
+    place = _chosen("site", site, known, result.title)
+    chosen = _chosen("autoencoder", name, names_of(result.resolved["kinds"]), result.title)  # type: ignore[arg-type]
+    exchanged, (read, _) = Exchanged.of_result(result, place, chosen), ends_of(result, place)
     weights = _weights_digest(exchanged.tensors, [exchanged.kind, exchanged.k, exchanged.threshold, exchanged.norm])
-    return FittedAutoencoder(
-        site=chosen_site,
-        name=chosen,
-        exchanged=exchanged,
-        lineage=_lineage("sae", chosen_site, chosen, weights, result),
-    )
+    lineage = _lineage("sae", read, chosen, weights, result) | ({} if place == read else {"map": place})
+    return FittedAutoencoder(site=read, map_name=place, name=chosen, exchanged=exchanged, lineage=lineage)
 
 
 def _foreign(folder: Path, site: str | None) -> FittedAutoencoder:
@@ -137,9 +148,8 @@ def _foreign(folder: Path, site: str | None) -> FittedAutoencoder:
         raise UnknownName(f"{str(folder)!r} does not say which site its autoencoder reads; name it (--site resid.15).")
     name = exchanged.trained_as or exchanged.kind
     weights = _weights_digest(exchanged.tensors, [exchanged.kind, exchanged.k, exchanged.threshold, exchanged.norm])
-    return FittedAutoencoder(
-        site=chosen, name=name, exchanged=exchanged, lineage=_lineage("sae", chosen, name, weights, None)
-    )
+    lineage = _lineage("sae", chosen, name, weights, None)
+    return FittedAutoencoder(site=chosen, map_name=chosen, name=name, exchanged=exchanged, lineage=lineage)
 
 
 def _probes(result: Result, site: str | None, name: str | None) -> FittedProbes:
@@ -179,10 +189,6 @@ def _chosen(what: str, given: str | None, known: Sequence[str], title: str) -> s
         return str(given)
     asked = f"has no {what} {given!r}" if given is not None else f"has {len(known)} {what}s"
     raise UnknownName(f"{title!r} {asked}. Name one of {', '.join(map(repr, known)) or 'none'}.")
-
-
-def _texts(value: Plain) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
 def _lineage(kind: str, site: str, name: str, weights: str, result: Result | None) -> dict[str, Plain]:

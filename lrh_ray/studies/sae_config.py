@@ -1,175 +1,21 @@
 """Settings of sparse autoencoders: which kinds, of which sites, and how they are trained.
 
-Penalty weights hold for rows divided by their root mean square distance from their mean, so that a reconstruction that
-explains nothing has a squared error of 1 at every site of every model.
+    sae:
+      kinds: [{kind: topk, k: 32}, {kind: gated}]      # sae_kind_config
+      maps: [{reads: resid.15, writes: mlp_out.16}]    # sae_map_config
+
+What can go wrong: what no run could train is a `ValueError` that names the setting and the way out, before any row is
+read.
 """
 
-from dataclasses import field
-from typing import Annotated, Literal, TypeAlias
-
-from pydantic import Field
+from dataclasses import field, replace
+from math import inf
+from typing import Literal
 
 from lrh_ray.config import settings
 from lrh_ray.runtime.config import TrainConfig
+from lrh_ray.studies.sae_kind_config import CONCA_GROUPS, Chosen, ConCAKind, Kind, StructuredKind, TopKKind
 from lrh_ray.studies.sae_map_config import MapConfig, SiteMap
-
-
-@settings
-class TopKKind:
-    """The k largest latents of each row (Gao et al. 2024)."""
-
-    kind: Literal["topk"] = "topk"
-    """What this one is."""
-
-    k: int = 32
-    """Codes of a row."""
-
-
-@settings
-class BatchTopKKind:
-    """The largest latents of a batch, k a row on average (Bussmann et al. 2024)."""
-
-    kind: Literal["batchtopk"] = "batchtopk"
-    """What this one is."""
-
-    k: int = 32
-    """Codes of a row, on average."""
-
-
-@settings
-class MatryoshkaKind:
-    """BatchTopK whose first latents must explain rows by themselves (Bussmann et al. 2025)."""
-
-    kind: Literal["matryoshka"] = "matryoshka"
-    """What this one is."""
-
-    k: int = 32
-    """Codes of a row, on average."""
-
-    groups: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
-    """Nested groups: the first latents up to these shares of all."""
-
-    def __post_init__(self) -> None:
-        if list(self.groups) != sorted(set(self.groups)) or not self.groups[0] > 0 or self.groups[-1] != 1:
-            raise ValueError("groups must ascend, from above 0 to 1, for example [0.25, 0.5, 1.0]")
-
-
-@settings
-class ReluKind:
-    """ReLU codes under an L1 penalty (Bricken et al. 2023)."""
-
-    kind: Literal["relu"] = "relu"
-    """What this one is."""
-
-    weight: float = 0.03
-    """Of the sum of codes."""
-
-
-@settings
-class PAnnealKind:
-    """ReLU codes under a penalty whose power falls from 1 (Karvonen et al. 2024)."""
-
-    kind: Literal["p_anneal"] = "p_anneal"
-    """What this one is."""
-
-    weight: float = 0.03
-    """Of the sum of codes to the power p."""
-
-    last_p: float = 0.2
-    """The power at the end, reached after nine tenths of the steps; annealing begins after half of them."""
-
-
-@settings
-class StructuredKind:
-    """P-annealing with a low-rank branch under a nuclear norm (Liu et al., 2503.08980)."""
-
-    kind: Literal["structured"] = "structured"
-    """What this one is."""
-
-    weight: float = 0.03
-    """Of the penalty as a whole."""
-
-    last_p: float = 0.2
-    """As in p-annealing."""
-
-    gamma: float = 0.1
-    """Weight of the nuclear norm inside the penalty; must be above 0."""
-
-    rank: int | None = 64
-    """Singular values that the norm sums up; None: no low-rank branch, which is p-annealing."""
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and (self.rank < 1 or not self.gamma > 0):
-            raise ValueError(
-                "gamma must be above 0 and rank 1 or more: without a penalty the low-rank branch explains everything "
-                "densely. rank: null leaves the branch out"
-            )
-
-
-@settings
-class GatedKind:
-    """Gates and magnitudes apart (Rajamanoharan et al. 2024)."""
-
-    kind: Literal["gated"] = "gated"
-    """What this one is."""
-
-    weight: float = 0.03
-    """Of the sum of open gates."""
-
-
-@settings
-class JumpReluKind:
-    """A threshold for every latent (Rajamanoharan et al. 2024; Gemma Scope)."""
-
-    kind: Literal["jumprelu"] = "jumprelu"
-    """What this one is."""
-
-    penalty: Literal["step", "quadratic", "tanh"] = "quadratic"
-    """Number of codes, their squared relative distance from `target`, or a soft count."""
-
-    weight: float = 1.0
-    """Of the penalty."""
-
-    target: float = 32.0
-    """Codes of a row that `quadratic` aims at."""
-
-    bandwidth: float = 0.03
-    """Distance around a threshold within which rows move it, in the unit of pre-activations."""
-
-    first_threshold: float = 0.03
-    """Of every latent."""
-
-
-@settings
-class ConCAKind:
-    """Normalised linear codes under a softplus penalty (Liu et al. 2026)."""
-
-    kind: Literal["conca"] = "conca"
-    """What this one is."""
-
-    weight: float = 1e-4
-    """Of the sum of softplus codes."""
-
-    norm: Literal["layer", "group", "batch"] = "layer"
-    """What codes are normalised over."""
-
-
-Kind: TypeAlias = Annotated[
-    TopKKind
-    | BatchTopKKind
-    | MatryoshkaKind
-    | ReluKind
-    | PAnnealKind
-    | StructuredKind
-    | GatedKind
-    | JumpReluKind
-    | ConCAKind,
-    Field(discriminator="kind"),
-]
-
-
-Chosen = TopKKind | BatchTopKKind | MatryoshkaKind
-"""Kinds whose codes are chosen by size."""
 
 
 @settings
@@ -186,7 +32,7 @@ class SaeConfig:
     """Autoencoders of each site and map."""
 
     latents: int = 4096
-    """Latents of each."""
+    """Latents of every kind that names no number of its own."""
 
     steps: int = 2000
     """Steps of Adam."""
@@ -195,7 +41,8 @@ class SaeConfig:
     """Rows of a step."""
 
     rate: float | None = None
-    """Highest learning rate; a warm-up leads to it, half a cosine away from it. None: 2e-4 sqrt(16384 / latents)."""
+    """Highest learning rate; a warm-up leads to it, half a cosine away from it. None: 2e-4 sqrt(16384 / latents) of
+    each."""
 
     warmup: int = 200
     """Steps of the warm-up, of the rate and of penalties; no more than a tenth of all steps."""
@@ -228,7 +75,7 @@ class SaeConfig:
     """Attention sinks (rows whose norm exceeds 10 times the median of any site) are left out, or kept."""
 
     seed: int = 0
-    """Seed of the split, the order of rows, and the first weights."""
+    """Seed of the split, the order of rows, and the first weights of every kind that names no seed of its own."""
 
     workers: TrainConfig = field(default_factory=lambda: TrainConfig(workers=1, cpus=2.0))
     """Who trains; with `gpus: 1` each worker on a GPU."""
@@ -237,26 +84,46 @@ class SaeConfig:
     """Into how many parts several workers cut the latents; those of one part share the rows of a batch. As many as
     workers: all read every row; 1: each reads its own. None: whatever moves the fewest numbers."""
 
+    def latents_of(self, kind: Kind) -> int:
+        """Of one of the kinds: its own number, or that of all."""
+        return self.latents if kind.latents is None else kind.latents
+
+    def seed_of(self, kind: Kind) -> int:
+        """Of a kind's first weights."""
+        return self.seed if kind.seed is None else kind.seed
+
+    @property
+    def settled(self) -> tuple[Kind, ...]:
+        """The kinds with their numbers of latents and seeds written out, by which they are told apart."""
+        return tuple(replace(kind, latents=self.latents_of(kind), seed=self.seed_of(kind)) for kind in self.kinds)
+
     def __post_init__(self) -> None:
         if not self.kinds:
             raise ValueError("kinds must name at least one, for example [{kind: topk, k: 32}]")
         if min(self.latents, self.steps, self.batch_rows, self.checkpoints) < 1 or self.seed < 0:
             raise ValueError("latents, steps, batch_rows and checkpoints must be 1 or more, seed 0 or more")
+        if self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}: it must be 0, for none, or more, for example 200")
+        if self.dead_after < 1:
+            raise ValueError(
+                f"dead_after is {self.dead_after}: it must be 1 row or more, for example 1000000; a number beyond all "
+                f"rows of the run leaves dead latents alone"
+            )
         if self.shown_latents < 0:
             raise ValueError("shown_latents must be 0 or more, for example 20")
         if self.splice_documents < 0 or self.splice_documents == 1:
             raise ValueError("splice_documents must be 0, or 2 and more for an interval")
         if not 0 < self.held_out < 1 or self.groups < 2:
             raise ValueError("held_out must lie in (0, 1), for example 0.1; groups must be 2 or more")
-        if self.rate is not None and not self.rate > 0:
-            raise ValueError("rate must be above 0")
-        names = [one.name for one in map(SiteMap.of, self.maps)]
-        if len(set(names)) < len(names):
-            raise ValueError("maps are the same: name each once")
-        self._require_choices()
-        if self.latents % self.workers.workers:
+        if self.rate is not None and not 0 < self.rate < inf:
+            raise ValueError(f"rate is {self.rate:g}: it must be above 0, for example 0.0002; null chooses one")
+        self._require_different()
+        for kind in self.settled:
+            self._require_latents(kind)
+        if self.preselect is not None and (self.preselect < 1 or not any(isinstance(k, Chosen) for k in self.kinds)):
             raise ValueError(
-                f"latents is {self.latents}: {self.workers.workers} workers can share out only a multiple equally"
+                f"preselect is {self.preselect}: it must be 1 or more, and one of kinds topk, batchtopk or matryoshka, "
+                f"whose codes are chosen; null leaves it out"
             )
         if self.workers.gpus not in (0, 1):
             raise ValueError(
@@ -267,16 +134,22 @@ class SaeConfig:
         if self.workers.workers > 1 and any(isinstance(one, StructuredKind) and one.rank for one in self.kinds):
             raise ValueError("a structured kind needs one worker: its nuclear norm is one of all latents")
 
-    def _require_choices(self) -> None:
-        chosen = [kind for kind in self.kinds if isinstance(kind, Chosen)]
-        for kind in chosen:
-            if not 1 <= kind.k <= self.latents:
-                raise ValueError(f"k is {kind.k}: of {self.latents} latents 1 to {self.latents} can be chosen")
-        if self.preselect is not None and (self.preselect < 1 or not chosen):
-            raise ValueError(
-                f"preselect is {self.preselect}: it must be 1 or more, and one of kinds topk, batchtopk or matryoshka, "
-                f"whose codes are chosen; null leaves it out"
-            )
+    def _require_different(self) -> None:
+        names = [one.name for one in map(SiteMap.of, self.maps)]
+        for what, each in (("sites", self.sites), ("maps", names), ("kinds", self.settled)):
+            if twice := [one for number, one in enumerate(each) if one in each[:number]]:
+                raise ValueError(f"{what} are the same: name each once ({twice[0]})")
+
+    def _require_latents(self, kind: Kind) -> None:
+        latents, workers = self.latents_of(kind), self.workers.workers
+        if latents < 1 or self.seed_of(kind) < 0:
+            raise ValueError(f"latents of {kind.kind} must be 1 or more, its seed 0 or more; null: those of all")
+        if isinstance(kind, Chosen) and kind.k > latents:
+            raise ValueError(f"k is {kind.k}: of {latents} latents 1 to {latents} can be chosen")
+        if latents % workers:
+            raise ValueError(f"latents is {latents}: {workers} workers can share out only a multiple equally")
+        if isinstance(kind, ConCAKind) and kind.norm == "group":
+            self._require_groups(latents)
 
     def _require_parts(self) -> None:
         if (parts := self.latent_parts) is None:
@@ -287,4 +160,16 @@ class SaeConfig:
         if self.batch_rows % (world // parts):
             raise ValueError(
                 f"batch_rows is {self.batch_rows}: {world // parts} workers of each part share only a multiple equally"
+            )
+
+    def _require_groups(self, latents: int) -> None:
+        if latents % CONCA_GROUPS:
+            raise ValueError(
+                f"latents is {latents}: conca with norm group has {CONCA_GROUPS} equal groups, which takes a multiple "
+                f"of {CONCA_GROUPS}; norm layer takes any number"
+            )
+        if CONCA_GROUPS % (parts := self.latent_parts or self.workers.workers):
+            raise ValueError(
+                f"{parts} parts of the latents would cut the {CONCA_GROUPS} groups of conca with norm group: set "
+                f"latent_parts to a divisor of {CONCA_GROUPS} and of workers.workers, 1 say"
             )

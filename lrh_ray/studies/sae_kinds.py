@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -22,7 +21,11 @@ from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
 from lrh_ray.analyses.sae.training import Training
-from lrh_ray.studies.sae_config import (
+from lrh_ray.config import as_plain
+from lrh_ray.exchange.kinds import names_of
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import (
+    CONCA_GROUPS,
     Chosen,
     ConCAKind,
     GatedKind,
@@ -31,7 +34,6 @@ from lrh_ray.studies.sae_config import (
     MatryoshkaKind,
     PAnnealKind,
     ReluKind,
-    SaeConfig,
     StructuredKind,
     TopKKind,
 )
@@ -41,14 +43,11 @@ LONGEST_WARMUP = 0.1
 
 
 def kind_names(kinds: Sequence[Kind]) -> tuple[str, ...]:
-    """A name for each: its kind, with whatever tells it from others of that kind."""
-    return tuple(_name(kind, kinds) for kind in kinds)
+    """A name for each: those under which a result that keeps these settings is read again.
 
-
-def _name(kind: Kind, kinds: Sequence[Kind]) -> str:
-    others = [other for other in kinds if other.kind == kind.kind]
-    told = {key: value for key, value in asdict(kind).items() if len({str(getattr(o, key)) for o in others}) > 1}
-    return " ".join([kind.kind, *(f"{key} {value}" for key, value in told.items())])
+    Where widths or seeds are swept, these are `SaeConfig.settled`.
+    """
+    return names_of([as_plain(kind) for kind in kinds])
 
 
 def warmup_steps(config: SaeConfig) -> int:
@@ -73,7 +72,7 @@ def make_training(
 
     Args:
         kind: What it is.
-        config: How many latents it has, and how it is trained.
+        config: How it is trained, and how many latents it has where it does not say so itself.
         centre: Mean of the rows it explains [D'].
         seed: Names the first weights.
         read_centre: Of a transcoder: mean of the rows it reads [D].
@@ -83,12 +82,12 @@ def make_training(
         mesh: Whose latents and rows.
         device: Where to train; the first weights are the same on any.
     """
-    weights = first_weights(config.latents, centre, seed=seed, read_centre=read_centre, skip=skip)
+    weights = first_weights(config.latents_of(kind), centre, seed=seed, read_centre=read_centre, skip=skip)
     place = torch.device(device)
     if isinstance(kind, Chosen):
         return _chosen_training(kind, config, weights, threads, mesh, place)
     if isinstance(kind, ConCAKind):
-        weights.decoder.div_(config.latents**0.5)  # all codes are of size 1, and all of them add up
+        weights.decoder.div_(weights.num_latents**0.5)  # all codes are of size 1, and all of them add up
     return DenseTraining(_architecture(kind, config, dict(weights.on(place).named()), seed, mesh, widths))
 
 
@@ -97,7 +96,7 @@ def _chosen_training(
 ) -> Training:
     """On a CPU with compiled loops, on any other device in torch."""
     selection = TopK(k=kind.k) if isinstance(kind, TopKKind) else BatchTopK(k=kind.k)
-    groups, auxiliary = _ends(kind, config.latents), Auxiliary(dead_after=config.dead_after)
+    groups, auxiliary = _ends(kind, weights.num_latents), Auxiliary(dead_after=config.dead_after)
     if device.type == "cpu":
         return SparseTraining(
             weights,
@@ -157,7 +156,7 @@ def _architecture(
                 mesh=mesh,
             )
         case ConCAKind():
-            return ConCA(parameters, weight=kind.weight, norm=kind.norm, mesh=mesh)
+            return ConCA(parameters, weight=kind.weight, norm=kind.norm, groups=CONCA_GROUPS, mesh=mesh)
         case _:
             raise TypeError(f"{kind.kind} has no dense architecture")
 
@@ -203,6 +202,6 @@ def make_reader(
         return ThresholdReader(parameters=folded, threshold=threshold)
     if isinstance(kind, ConCAKind) and kind.norm == "batch":
         return ConCA(folded, norm="none")
-    architecture = _architecture(kind, config, folded, config.seed)
+    architecture = _architecture(kind, config, folded, config.seed_of(kind))
     architecture.load({n.removeprefix("own."): tensor for n, tensor in tensors.items() if n.startswith("own.")})
     return architecture

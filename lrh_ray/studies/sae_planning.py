@@ -26,7 +26,8 @@ from lrh_ray.store.plan_shape import DTYPES
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.studies.planning_machine import own_memory, total_memory
 from lrh_ray.studies.run import RunConfig
-from lrh_ray.studies.sae_config import Chosen, GatedKind, Kind, SaeConfig, StructuredKind
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import Chosen, GatedKind, Kind, StructuredKind
 from lrh_ray.studies.sae_sharing import MapWidths, latent_parts, numbers_moved, possible_parts
 from lrh_ray.studies.sae_study import store_maps
 
@@ -138,7 +139,7 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
     maps = store_maps(sae, store)
     widths = {site.name: site.width for one in maps for site in store.plan.sites if site.name in one.sites}
     ends = [MapWidths.of(one, widths) for one in maps]
-    sizes = [_Sizes(kind=kind, ends=one, latents=sae.latents) for one in ends for kind in sae.kinds]
+    sizes = [_Sizes(kind=kind, ends=one, latents=sae.latents_of(kind)) for one in ends for kind in sae.kinds]
     parts, rows = latent_parts(sae, maps, widths), round(store.plan.num_valid_rows * (1 - sae.held_out))
     plan = TrainingPlan(
         autoencoders=len(sizes),
@@ -149,9 +150,9 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
         parts=parts,
         bytes_moved={each: FLOAT * numbers_moved(sae, maps, widths, each) for each in possible_parts(sae)},
         flops_per_step=sum(one.flops(sae.batch_rows) for one in sizes),
-        checkpoint_bytes=sum(3 * FLOAT * one.numbers(sae.latents) for one in sizes),
+        checkpoint_bytes=sum(3 * FLOAT * one.numbers(one.latents) for one in sizes),
         memory=_memory(sizes, sae, store, widths, parts),
-        flops_per_second=_timed(max(widths.values()), sae) if timed else None,
+        flops_per_second=_timed(max(widths.values()), max(one.latents for one in sizes), sae) if timed else None,
     )
     if timed:
         _require_memory(plan)
@@ -161,19 +162,20 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
 def _memory(
     sizes: list[_Sizes], config: SaeConfig, store: Store, widths: Mapping[str, int], parts: int
 ) -> TrainingMemory:
-    workers, own_latents = config.workers.workers, config.latents // parts
+    workers = config.workers.workers
     own_rows = config.batch_rows * parts // workers
     dense = [one for one in sizes if not one.sparse]
-    sparse_moments = sum(2 * one.numbers(config.latents // workers) for one in sizes if one.sparse)
-    copied = sum(own_latents * one.ends.reads for one in sizes if one.sparse and config.preselect is not None)
+    sparse = [one for one in sizes if one.sparse]
+    sparse_moments = sum(2 * one.numbers(one.latents // workers) for one in sparse)
+    copied = sum(one.latents // parts * one.ends.reads for one in sparse if config.preselect is not None)
     rough = 0 if config.workers.gpus else ROUGH.itemsize * copied
     row = sum(width * DTYPES[store.plan.dtype].itemsize for width in widths.values())
     return TrainingMemory(
         process=own_memory(),
-        weights=FLOAT * sum(one.numbers(own_latents) * (1 if one.sparse else 2) for one in sizes) + rough,
-        moments=FLOAT * (sparse_moments + sum(2 * one.numbers(own_latents) for one in dense)),
-        codes=FLOAT * 4 * own_rows * own_latents if dense else 0,
-        tiles=_tiles(own_rows, own_latents, config) if len(dense) < len(sizes) else 0,
+        weights=FLOAT * sum(one.numbers(one.latents // parts) * (1 if one.sparse else 2) for one in sizes) + rough,
+        moments=FLOAT * (sparse_moments + sum(2 * one.numbers(one.latents // parts) for one in dense)),
+        codes=FLOAT * 4 * own_rows * max((one.latents // parts for one in dense), default=0),
+        tiles=max((_tiles(own_rows, one.latents // parts, config) for one in sparse), default=0),
         windows=PREFETCHED * min(WINDOW_ROWS, store.plan.num_rows) * row,
     )
 
@@ -186,10 +188,10 @@ def _tiles(rows: int, latents: int, config: SaeConfig) -> int:
     return latents * (FLOAT * exact + (0 if config.preselect is None else ROUGH.itemsize * rough))
 
 
-def _timed(width: int, config: SaeConfig) -> float:
+def _timed(width: int, latents: int, config: SaeConfig) -> float:
     """FLOP per second of the encoder's product on a part of its latents."""
     rows = torch.randn(min(config.batch_rows, TIMED_ROWS), width)
-    encoder = torch.randn(width, min(config.latents, TIMED_LATENTS))
+    encoder = torch.randn(width, min(latents, TIMED_LATENTS))
     torch.mm(rows, encoder)
     made, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < TIMED_SECONDS:

@@ -6,7 +6,7 @@ import numpy as np
 
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
-from lrh_ray.studies.sae_config import ConCAKind, Kind
+from lrh_ray.studies.sae_kind_config import ConCAKind, Kind
 from lrh_ray.studies.sae_map_config import SiteMap
 from lrh_ray.studies.sae_maps import MapUnit, SiteUnit
 

@@ -22,7 +22,8 @@ says it by hand.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lrh_ray.studies.sae_config import Chosen, Kind, MatryoshkaKind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import Chosen, Kind, MatryoshkaKind
 from lrh_ray.studies.sae_map_config import SiteMap
 
 
@@ -70,7 +71,7 @@ def numbers_moved(config: SaeConfig, maps: Sequence[SiteMap], widths: Mapping[st
 
 def _moved(kind: Kind, config: SaeConfig, of: MapWidths, parts: int) -> float:
     columns = config.workers.workers // parts
-    own_rows, weights = config.batch_rows / columns, config.latents * (of.reads + of.writes) / parts
+    own_rows, weights = config.batch_rows / columns, config.latents_of(kind) * (of.reads + of.writes) / parts
     across, along = (parts - 1) / parts, (columns - 1) / columns
     if not isinstance(kind, Chosen):
         return 2 * own_rows * of.writes * across + 2 * (weights + of.skip) * along

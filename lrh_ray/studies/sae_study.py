@@ -36,7 +36,8 @@ from lrh_ray.store.objects import absolute
 from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
-from lrh_ray.studies.sae_config import BatchTopKKind, ConCAKind, Kind, MatryoshkaKind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import BatchTopKKind, ConCAKind, Kind, MatryoshkaKind
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_latent_table import SiteLatents
 from lrh_ray.studies.sae_latents import find_passages, shown_latents
@@ -167,6 +168,7 @@ def _question(store: Store, config: RunConfig) -> Result:
     maps = store_maps(config.sae, store)
     resolved: dict[str, Plain] = {
         **as_plain(config.sae),
+        "kinds": [as_plain(kind) for kind in config.sae.settled],
         "sites": [one.name for one in maps if one.alone],
         "maps": [one.described() for one in maps if not one.alone],
         "rows": "of text, in statistics, training and evaluation alike",
@@ -250,7 +252,7 @@ class _Map:
     def measured(self, checkpoints: Mapping[int, Path]) -> list[Measured]:
         """All kinds, trained and as they began."""
         first, last = checkpoints[0], checkpoints[self.config.steps]
-        names, kinds = kind_names(self.config.kinds), self.config.kinds
+        names, kinds = kind_names(self.config.settled), self.config.settled
         tensors, begun = (self._loaded(checkpoint, names) for checkpoint in (last, first))
         thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]
         first_thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, begun, strict=True)]
@@ -276,7 +278,9 @@ class _Map:
         ]
 
     def _loaded(self, checkpoint: Path, names: Sequence[str]) -> list[dict[str, Tensor]]:
-        return [load_training(checkpoint, self.found.name, name, self.config.latents) for name in names]
+        latents = map(self.config.latents_of, self.config.kinds)
+        own = zip(names, latents, strict=True)
+        return [load_training(checkpoint, self.found.name, name, num) for name, num in own]
 
     def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
         reader = make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)

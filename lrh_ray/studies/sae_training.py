@@ -48,7 +48,8 @@ from lrh_ray.store.loader import Loader
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies.progress import Progress
-from lrh_ray.studies.sae_config import Kind, SaeConfig
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import Kind
 from lrh_ray.studies.sae_kinds import kind_names, make_training, warmup_steps
 from lrh_ray.studies.sae_map_config import SiteMap, site_maps
 from lrh_ray.studies.sae_maps import MapUnit, SiteUnit, side_by_side
@@ -87,10 +88,9 @@ class SaeTask:
         """What every kind is trained on."""
         return site_maps(self.config.sites, self.config.maps, tuple(self.units))
 
-    @property
-    def rate(self) -> float:
+    def rate_of(self, kind: Kind) -> float:
         """Highest learning rate."""
-        default = BASE_RATE * (BASE_LATENTS / self.config.latents) ** 0.5
+        default = BASE_RATE * (BASE_LATENTS / self.config.latents_of(kind)) ** 0.5
         return default if self.config.rate is None else self.config.rate
 
     @property
@@ -119,8 +119,9 @@ class SaeLearner:
         self._trainings: dict[tuple[SiteMap, str], Training] = {
             (one, name): _training(kind, task, one, threads, self._mesh, device, self.tiles)
             for one in task.maps
-            for name, kind in zip(kind_names(task.config.kinds), task.config.kinds, strict=True)
+            for name, kind in zip(kind_names(task.config.settled), task.config.settled, strict=True)
         }
+        self._kinds = task.config.settled * len(task.maps)
         points = -(-task.config.steps // task.every)
         self._curves = np.full((len(self._trainings), points, len(FACTS)), np.nan)
         self._recalled = task.recalled
@@ -135,7 +136,6 @@ class SaeLearner:
     def step(self, step: int) -> Mapping[str, float]:
         """One step of every autoencoder."""
         config, batch = self._task.config, next(self._batches)
-        rate = warm_cosine(step, steps=config.steps, warmup=warmup_steps(config), rate=self._task.rate)
         told: dict[str, float] = {}
         scaled = {site: batch.rows[site] / np.float32(unit.scale) for site, unit in self._task.units.items()}
         ends = {end for one, _ in self._trainings for end in (one.reads, one.writes)}
@@ -144,6 +144,8 @@ class SaeLearner:
             target = rows[one.writes] if one.transcodes else None
             if step in self._recalled and isinstance(training, Choosing):
                 self._recall[number, self._recalled.index(step)] = training.recall(rows[one.reads])
+            highest = self._task.rate_of(self._kinds[number])
+            rate = warm_cosine(step, steps=config.steps, warmup=warmup_steps(config), rate=highest)
             found = self._made(training, rows[one.reads], target, rate, f"{name} at {one.name}")
             if step % self._task.every == 0:
                 self._curves[number, step // self._task.every] = [getattr(found, fact) for fact in FACTS]
@@ -176,9 +178,10 @@ class SaeLearner:
         Raises:
             StateConflict: The checkpoint is of other autoencoders; nothing was changed.
         """
-        latents = self._task.config.latents
-        loaded = {(one, name): load_training(folder, one.name, name, latents) for one, name in self._trainings}
-        for of, training in self._trainings.items():
+        loaded: dict[tuple[SiteMap, str], dict[str, Tensor]] = {}
+        for kind, (of, training) in zip(self._kinds, self._trainings.items(), strict=True):
+            latents = self._task.config.latents_of(kind)
+            loaded[of] = load_training(folder, of[0].name, of[1], latents)
             _require_same(training, loaded[of], latents, folder)
         for of, training in self._trainings.items():
             training.load(loaded[of])
@@ -220,7 +223,7 @@ def _training(
         kind,
         task.config,
         unit.centre,
-        seed=task.config.seed,
+        seed=task.config.seed_of(kind),
         read_centre=unit.read_centre,
         skip=one.skip,
         widths=unit.widths,
@@ -323,5 +326,6 @@ def _share_file(site: str, name: str, share: Share) -> str:
 
 
 def _stem(site: str, name: str) -> str:
-    """What the names of an autoencoder's files begin with, in letters that every disk takes."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{site}--{name}")
+    """What the names of an autoencoder's files begin with, in letters that every disk takes; a digest tells 1e-16 from
+    1e+16."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', f'{site}--{name}')[:120]}-{digest_json([site, name])[:8]}"

@@ -276,8 +276,10 @@ def test_what_was_trained_over_batches_reads_every_row_as_in_a_batch_of_all(cuts
     torch.testing.assert_close(linear.read_with(moments).codes(rows[:3]), codes[:3], rtol=0, atol=1e-5)
 
 
-def test_annealing_keeps_the_penalty_where_it_was():
-    penalty = annealed(from_step=5, to_step=25)
+@pytest.mark.parametrize("length", [20, 13, 10, 7, 3, 1])
+def test_annealing_keeps_the_penalty_where_it_was(length):
+    """Also in runs of so few steps that p passes several levels at once."""
+    penalty = annealed(from_step=5, to_step=5 + length)
     codes = some_rows(64).relu()
     terms = []
     for step in range(40):

@@ -68,7 +68,13 @@ def test_an_unknown_architecture_is_named(tmp_path, library):
         ("llamascopium", "topk", {"use_glu_encoder": True}, "use_glu_encoder"),
         ("llamascopium", "topk", {"hook_point_out": "elsewhere"}, "writes 'elsewhere'"),
         ("llamascopium", "topk", {"norm_activation": "token-wise"}, "normalises rows 'token-wise'"),
-        ("gemma-scope", "safetensors", {"hf_hook_point_out": "elsewhere"}, "a transcoder"),
+        ("gemma-scope", "safetensors", {"type": "crosscoder"}, "of type 'crosscoder'. Read: sae, transcoder"),
+        (
+            "gemma-scope",
+            "safetensors",
+            {"hf_hook_point_out": "model.layers.12.output", "affine_connection": True},
+            "to itself: it adds what it is to explain",
+        ),
     ],
 )
 def test_what_has_no_counterpart_is_refused_with_the_reason(tmp_path, library, name, settings, told):
@@ -131,6 +137,7 @@ def test_where_the_offset_is_never_subtracted_encoders_read_rows_themselves(tmp_
             "average",
         ),
         ("gemma-scope", "safetensors", {"threshold": None}, "no tensor 'threshold'"),
+        ("gemma-scope", "safetensors", {"w_enc": np.zeros((2, 8, 24), np.float32)}, "a matrix is wanted"),
     ],
 )
 def test_wrong_tensors_are_named(tmp_path, library, name, tensors, told):

@@ -10,6 +10,7 @@ import torch
 from exchange_material import judged
 
 from lrh_ray.artifacts import load_result, save_result
+from lrh_ray.config import as_plain
 from lrh_ray.errors import ConfigError, UnknownName
 from lrh_ray.exchange.folders import export_result, import_folder
 from lrh_ray.exchange.hooks import block_of, from_layer_name, from_lens_name, layer_name, lens_name
@@ -17,7 +18,8 @@ from lrh_ray.exchange.kinds import READ_AS, names_of
 from lrh_ray.exchange.matrix import export_page, import_page
 from lrh_ray.exchange.record import Exchanged
 from lrh_ray.records import Result
-from lrh_ray.studies.sae_config import (
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import (
     BatchTopKKind,
     ConCAKind,
     GatedKind,
@@ -25,7 +27,6 @@ from lrh_ray.studies.sae_config import (
     MatryoshkaKind,
     PAnnealKind,
     ReluKind,
-    SaeConfig,
     StructuredKind,
     TopKKind,
 )
@@ -42,7 +43,8 @@ KINDS = (
     StructuredKind(rank=4),
     StructuredKind(rank=None),
     GatedKind(),
-    JumpReluKind(),
+    JumpReluKind(target=8),
+    JumpReluKind(target=16.0, weight=2),
     ConCAKind(),
     ConCAKind(norm="group"),
     ConCAKind(norm="batch"),
@@ -84,7 +86,7 @@ def place(studied, tmp_path_factory):
         title="Sparse autoencoders of a test",
         summary=(),
         asked={},
-        resolved={"kinds": [asdict(kind) for kind in KINDS], "sites": ["resid.15"]},
+        resolved={"kinds": [as_plain(kind) for kind in KINDS], "sites": ["resid.15"]},
         inputs={"store": "0"},
         measures=(),
         arrays=arrays,
@@ -97,6 +99,7 @@ def test_names_are_those_of_the_study(place):
     assert names_of(load_result(place).resolved["kinds"]) == kind_names(KINDS)
     for few in (KINDS[:1], KINDS[:2], KINDS[3:5], KINDS[7:9]):
         assert names_of([asdict(kind) for kind in few]) == kind_names(few)
+    assert kind_names(KINDS)[10] == "jumprelu weight 1.0 target 8.0"  # whole numbers in Python, as a file has them
     assert READ_AS.keys() == {kind.kind for kind in KINDS}
 
 
@@ -110,6 +113,19 @@ def test_a_result_reads_rows_as_the_study_did(studied, place, number):
         assert torch.equal(one.reader().codes(torch.tensor(ROWS)), codes)
         assert torch.equal(one.reader().decode(codes), studied[name].decode(codes))
     assert one.k == getattr(KINDS[number], "k", None)
+
+
+def test_a_result_of_kinds_without_numbers_of_their_own_is_read_by_the_same_names(place):
+    """As results were before kinds had them."""
+    result = load_result(place)
+    without = [
+        {key: v for key, v in kind.items() if key not in ("latents", "seed")} for kind in result.resolved["kinds"]
+    ]
+    assert len(without[0]) == len(result.resolved["kinds"][0]) - 2
+    before = replace(result, resolved={**result.resolved, "kinds": without})
+    for name in kind_names(KINDS):
+        one, other = (Exchanged.of_result(each, "resid.15", name) for each in (result, before))
+        assert (one.kind, one.k, one.threshold, one.norm) == (other.kind, other.k, other.threshold, other.norm)
 
 
 def test_what_a_result_does_not_have_is_named(place):

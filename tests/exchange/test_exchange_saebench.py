@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from exchange_material import KINDS, ROWS, ours, read_rows
+from exchange_material import KINDS, ROWS, TRANSCODERS, ours, read_rows
 
 from lrh_ray.errors import ConfigError
 from lrh_ray.exchange.saebench import benchable
@@ -39,3 +39,9 @@ def test_it_says_where_it_belongs():
     assert (told["hook_layer"], told["model_name"], told["d_in"]) == (12, "pythia-70m", ROWS.shape[1])
     with pytest.raises(ConfigError, match="belongs to no block"):
         benchable(ours("topk", site="final_norm"), "pythia-70m")
+
+
+@pytest.mark.parametrize("name", TRANSCODERS)
+def test_a_transcoder_is_refused_with_the_reason(name):
+    with pytest.raises(ConfigError, match=r"a transcoder explains those of mlp_out\.14"):
+        benchable(ours(name), "gpt2")

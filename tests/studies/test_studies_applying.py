@@ -14,8 +14,9 @@ from fitted_results import SITE, directions, probe_result, sae_result
 from planted_stores import write_store
 from studies_material import config_of
 
-from lrh_ray.artifacts import save_result
+from lrh_ray.artifacts import load_result, save_result
 from lrh_ray.cli import main
+from lrh_ray.config import as_plain
 from lrh_ray.errors import ConfigError, RunStopped, SiteError, StoreConflict, UnknownName
 from lrh_ray.exchange.folders import export_result
 from lrh_ray.records import Result
@@ -28,6 +29,7 @@ from lrh_ray.store.repair import repair
 from lrh_ray.store.verify import verify
 from lrh_ray.studies import applying
 from lrh_ray.studies.applying import apply_fitted
+from lrh_ray.studies.feature_study import Question, features
 from lrh_ray.studies.fitted import open_fitted
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -35,6 +37,7 @@ WIDTH, LATENTS, K = 24, 72, 4
 MANY = np.random.default_rng(5).standard_normal((LATENTS, WIDTH)) / np.sqrt(WIDTH)
 KINDS = ({"kind": "topk", "k": K}, {"kind": "batchtopk", "k": K}, {"kind": "relu"}, {"kind": "conca", "norm": "layer"})
 POOL = PoolConfig(replicas=1, cpus=1)
+MAP = "resid.1-to-mlp_out.1-skip"
 
 
 def planted(layer, kinds, marks, rng):
@@ -171,7 +174,7 @@ def test_the_code_of_the_page_gives_the_codes(applied, result, root):
 def test_the_identity_has_the_fields_of_the_page(applied):
     below = (DOCS / "store-format.md").read_text().split("### Derived stores\n", 1)[1].split("\n## ", 1)[0]
     fields = set(re.findall(r"^\| `(\w+)` \|", below, flags=re.MULTILINE))
-    assert fields == {*open_store(applied["topk"]["store"]).plan.identity["derived"], "concepts"}
+    assert fields == {*open_store(applied["topk"]["store"]).plan.identity["derived"], "concepts", "map"}
 
 
 def test_twice_is_once(applied, result, root):
@@ -263,6 +266,48 @@ def test_an_autoencoder_of_another_tool_is_applied_too_and_stands_beside_its_par
         np.testing.assert_array_equal(ours.rows(f"{SITE}.topk.{part}"), theirs.rows(f"{SITE}.topk.{part}"))
 
 
+@pytest.fixture(scope="module")
+def wired(config, root):
+    """A result of a skip transcoder and a crosscoder, and no autoencoder."""
+    rng = np.random.default_rng(8)
+    shapes = {"encoder": (LATENTS, WIDTH), "encoder_bias": (LATENTS,), "decoder": (LATENTS, 7), "decoder_bias": (7,)}
+    shapes |= {"input_offset": (WIDTH,), "skip": (7, WIDTH)}
+    ends = {"reads": [SITE], "writes": ["mlp_out.1"], "skip": True}
+    several = {"name": "resid.0+resid.1", "reads": ["resid.0", SITE], "writes": ["resid.0", SITE], "skip": False}
+    return save_result(
+        Result(
+            kind="sae",
+            title="Maps of a test",
+            summary=(),
+            asked=as_plain(config),
+            resolved={"kinds": [KINDS[0]], "sites": [], "maps": [{"name": MAP, **ends}, several], "sinks": "keep"},
+            inputs={"store": open_store(root).root},
+            measures=(),
+            arrays={f"{MAP}/topk/{name}": rng.standard_normal(shape, np.float32) for name, shape in shapes.items()},
+        ),
+        config.results_path,
+    )
+
+
+def test_a_transcoder_is_applied_to_what_it_reads_under_the_name_of_its_map(wired, root, tmp_path, cluster):
+    fitted = open_fitted(wired)
+    assert (fitted.site, fitted.map_name, fitted.lineage["map"]) == (SITE, MAP, MAP)
+    store = open_store(apply_fitted(wired, root, site=MAP, target=tmp_path / "codes", pool=POOL)["store"])
+    assert store.sites == (f"{MAP}.topk.index", f"{MAP}.topk.value")
+    rows = open_store(root).block_rows(SITE, 0).astype(np.float32)
+    with torch.no_grad():
+        codes = np.maximum(fitted.reader.codes(torch.from_numpy(rows)).numpy(), 0)
+    index, value = (store.block_rows(site, 0) for site in store.sites)
+    np.testing.assert_array_equal(dense(index, value, LATENTS), codes)
+    found = load_result(features(wired, Question(latent=3), location=root))
+    assert (found.resolved["site"], found.measures[0].keys["site"]) == (MAP, SITE)
+    assert MAP in found.title
+    with pytest.raises(ConfigError, match="several sites side by side"):
+        open_fitted(wired, site="resid.0+resid.1")
+    with pytest.raises(UnknownName, match=f"It has: {MAP}, resid"):
+        open_fitted(wired, site=SITE)
+
+
 def test_mistakes_are_named(config, applied, result, root, tmp_path, cluster):
     narrow = sae_result(config, "narrow", directions(8), KINDS[:1])
     other = save_result(
@@ -271,7 +316,7 @@ def test_mistakes_are_named(config, applied, result, root, tmp_path, cluster):
     for asked, error, words in (
         ({"source": result}, UnknownName, "has 4 autoencoders"),
         ({"source": result, "name": "gated"}, UnknownName, "Name one of 'topk', 'batchtopk', 'relu', 'conca'"),
-        ({"source": result, "name": "topk", "site": "resid.9"}, UnknownName, "Name one of 'resid.1'"),
+        ({"source": result, "name": "topk", "site": "resid.9"}, UnknownName, "No site 'resid.9' .* It has: resid.1"),
         ({"source": narrow}, SiteError, "24 features and 'topk' reads 8"),
         ({"source": other}, ConfigError, "kind 'geometry'"),
         ({"source": result, "name": "relu", "target": applied["topk"]["store"]}, StoreConflict, "another store"),

@@ -17,7 +17,14 @@ from lrh_ray.errors import SiteError, TooLarge
 from lrh_ray.runtime.config import TrainConfig
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies import sae_planning
-from lrh_ray.studies.sae_config import BatchTopKKind, GatedKind, JumpReluKind, ReluKind, StructuredKind, TopKKind
+from lrh_ray.studies.sae_kind_config import (
+    BatchTopKKind,
+    GatedKind,
+    JumpReluKind,
+    ReluKind,
+    StructuredKind,
+    TopKKind,
+)
 from lrh_ray.studies.sae_kinds import make_training
 from lrh_ray.studies.sae_maps import SiteUnit
 from lrh_ray.studies.sae_planning import plan_training

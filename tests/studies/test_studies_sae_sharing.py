@@ -1,11 +1,14 @@
 """How workers share an autoencoder's training follows from what a step would move."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lrh_ray.runtime.config import TrainConfig
-from lrh_ray.studies.sae_config import BatchTopKKind, MatryoshkaKind, ReluKind, SaeConfig, TopKKind
+from lrh_ray.studies.sae_config import SaeConfig
+from lrh_ray.studies.sae_kind_config import BatchTopKKind, MatryoshkaKind, ReluKind, TopKKind
 from lrh_ray.studies.sae_map_config import SiteMap
 from lrh_ray.studies.sae_sharing import latent_parts, numbers_moved, possible_parts
 
@@ -71,3 +74,14 @@ def test_rows_are_dealt_out_equally(workers, rows, parts):
 
 def test_what_is_set_is_done():
     assert latent_parts(replace(of(TopKKind(), 8_192, 8), latent_parts=2), ALONE, WIDTHS) == 2
+
+
+def test_the_page_says_when_latents_are_shared():
+    page = (Path(__file__).parents[2] / "docs" / "autoencoders.md").read_text()
+    rows = re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, flags=re.MULTILINE)
+    assert [row[0] for row in rows] == ["2", "4", "8"]
+    for workers, *told in rows:
+        for kind, turn in zip((TopKKind(), MatryoshkaKind(), ReluKind()), told, strict=True):
+            for share, shared in ((0.9, True), (1.1, False)):
+                config = of(kind, round(64 * float(turn) * share) * 64, int(workers), latents=4096)
+                assert (latent_parts(config, ALONE, {SITE: 576}) == int(workers)) == shared

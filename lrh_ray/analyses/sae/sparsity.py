@@ -55,7 +55,7 @@ class PowerPenalty:
         powers = self._mean_power(codes, self._level(level))
         if level < self.changes and self.last_p != 1:
             with torch.no_grad():
-                coming = self._mean_power(codes, self._level(level + 1))
+                coming = self._mean_power(codes, self._level(self._changes_after(level)))
                 self.sums[step % self.memory] = torch.stack([powers, coming]).to(self.sums)
         return self.weight_at(step) * powers
 
@@ -77,6 +77,11 @@ class PowerPenalty:
             return 0
         length = max(1, self.to_step - self.from_step)
         return min(self.changes, 1 + (step - self.from_step) * self.changes // length)
+
+    def _changes_after(self, level: int) -> int:
+        """How many there have been after the next one: a run of fewer steps than changes makes several at once."""
+        length = max(1, self.to_step - self.from_step)
+        return self._changes_at(self.from_step + -(-level * length // self.changes))
 
     def _level(self, changes: int) -> float:
         return 1 - (1 - self.last_p) * changes / self.changes
