@@ -1,6 +1,6 @@
 """What a model loses when an autoencoder's reconstruction takes the place of the rows it was made from.
 
-    task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, sequences=some, readers=readers)
+    task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, documents=some, readers=readers)
     losses = task("resid.15")                # [autoencoders, documents] of sums over tokens
 
 Of a transcoder its outputs take the place of the rows it explains, of a crosscoder those at all of its sites at once;
@@ -11,11 +11,15 @@ round. So held-out documents go through the model as they are, with the reconstr
 and with the mean row there. Sums over the next tokens, in nats: loss of each, and the divergence KL(as they are || with
 the reconstruction). Rows that training left out (sinks) keep their values.
 
+A document that is too long for the model is several sequences, and these are alike. An interval is therefore one over
+documents: they are what is chosen, all sequences of each are read, and sums are of whole documents.
+
 What can go wrong: a store of chosen positions has not the rows of whole documents; sites that no edit reaches
 (`models.interventions`).
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -45,7 +49,8 @@ class SpliceTask:
     model: ModelConfig
     digest: str
     rows: SaeRows
-    sequences: tuple[int, ...]
+    documents: tuple[tuple[int, ...], ...]
+    """Sequences of each document."""
     readers: Mapping[str, tuple[Reader, ...]]
     """Of every site, or of every map by its name."""
     centres: Mapping[str, np.ndarray]
@@ -56,13 +61,14 @@ class SpliceTask:
     def __call__(self, name: str) -> np.ndarray:
         """Sums [autoencoders, documents, 5]: next tokens, losses as they are, spliced, with the mean, divergence."""
         here, readers = checkpoint_here(self.checkpoint, self.model, self.digest), self.readers[name]
-        sums = np.zeros((len(readers), len(self.sequences), 5))
+        sums = np.zeros((len(readers), len(self.documents), 5))
         with closing(EditableModel(here, self.model)) as model:
-            for number, sequence in enumerate(self.sequences):
-                sums[:, number] = self._document(model, name, sequence)
+            for number, sequences in enumerate(self.documents):
+                for sequence in sequences:
+                    sums[:, number] += self._sequence(model, name, sequence)
         return sums
 
-    def _document(self, model: EditableModel, name: str, sequence: int) -> np.ndarray:
+    def _sequence(self, model: EditableModel, name: str, sequence: int) -> np.ndarray:
         ends = self.maps.get(name, SiteMap.of_site(name))
         tokens, rows, kept = self._rows(ends.reads, sequence)
         batch, positions = _batch(tokens), tuple(np.flatnonzero(kept).tolist())
@@ -89,7 +95,7 @@ class SpliceTask:
         return found
 
     def _rows(self, sites: tuple[str, ...], sequence: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Token ids [T], rows [T, D] and which of them are replaced [T] of one document."""
+        """Token ids [T], rows [T, D] and which of them are replaced [T] of one sequence."""
         store = self.rows.store()
         block = int(store.plan.block_of_sequence[sequence])
         keys = store.keys(block)
@@ -128,8 +134,13 @@ def _loss(log_probabilities: Tensor, token_ids: np.ndarray) -> float:
     return -float(log_probabilities[:-1].gather(1, following[:, None]).double().sum())
 
 
-def held_out_sequences(rows: SaeRows, lengths: np.ndarray, number: int, *, seed: int) -> tuple[int, ...]:
-    """Some of the held-out sequences of at least two tokens."""
-    candidates = np.flatnonzero((rows.group != TRAINING) & (lengths > 1))
-    chosen = np.random.default_rng([seed, 1]).permutation(candidates)[:number]
-    return tuple(sorted(chosen.tolist()))
+def held_out_documents(
+    rows: SaeRows, document_ids: Sequence[str], lengths: np.ndarray, number: int, *, seed: int
+) -> tuple[tuple[int, ...], ...]:
+    """All sequences of two tokens or more of some held-out documents; `document_ids`, `lengths` are of sequences."""
+    pieces: dict[str, list[int]] = defaultdict(list)
+    for sequence in np.flatnonzero((rows.group != TRAINING) & (lengths > 1)).tolist():
+        pieces[document_ids[sequence]].append(sequence)
+    found = [tuple(own) for own in pieces.values()]
+    chosen = np.random.default_rng([seed, 1]).permutation(len(found))[:number]
+    return tuple(found[document] for document in sorted(chosen.tolist()))

@@ -45,7 +45,7 @@ from lrh_ray.studies.sae_passes import TRAINING, EvaluationPass, SaeRows, Thresh
 from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_result import make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
-from lrh_ray.studies.sae_splicing import SpliceTask, held_out_sequences
+from lrh_ray.studies.sae_splicing import SpliceTask, held_out_documents
 from lrh_ray.studies.sae_training import SaeTask, load_curves, load_recall, load_training, train_autoencoders
 from lrh_ray.studies.weights import find_checkpoint
 
@@ -114,7 +114,9 @@ def _spliced(
         model=config.model,
         digest=str(cast(Mapping[str, Plain], store.plan.identity["model"])["digest"]),
         rows=rows,
-        sequences=held_out_sequences(rows, store.plan.lengths, config.sae.splice_documents, seed=config.sae.seed),
+        documents=held_out_documents(
+            rows, store.document_ids, store.plan.lengths, config.sae.splice_documents, seed=config.sae.seed
+        ),
         readers=readers,
         centres={name: one.unit.written_centre for name, one in found.items()},
         maps={name: one.ends for name, one in found.items()},
