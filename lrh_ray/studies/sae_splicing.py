@@ -1,15 +1,15 @@
 """What a model loses when an autoencoder's reconstruction takes the place of the rows it was made from.
 
     task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, documents=some, readers=readers)
-    losses = task("resid.15")                # [autoencoders, documents] of sums over tokens
+    losses = task("resid.15")                # [autoencoders, documents, 6] sums over tokens
 
 Of a transcoder its outputs take the place of the rows it explains, of a crosscoder those at all of its sites at once;
 what they read are the rows of the store, which nothing has changed.
 
 A reconstruction may explain most of the variance of a site and lose what the model goes on from, or the other way
 round. So held-out documents go through the model as they are, with the reconstruction at every position of the site,
-and with the mean row there. Sums over the next tokens, in nats: loss of each, and the divergence KL(as they are || with
-the reconstruction). Rows that training left out (sinks) keep their values.
+and with the mean row there. Sums over the next tokens, in nats: loss of each, and KL(as they are || spliced) with the
+reconstruction and with the mean row. Rows that training left out (sinks) keep their values.
 
 A document that is too long for the model is several sequences, and these are alike. An interval is therefore one over
 documents: they are what is chosen, all sequences of each are read, and sums are of whole documents.
@@ -38,7 +38,7 @@ from lrh_ray.studies.sae_maps import side_by_side
 from lrh_ray.studies.sae_passes import TRAINING, SaeRows
 from lrh_ray.studies.weights import checkpoint_here
 
-TOKENS, CLEAN, SPLICED, MEAN, DIVERGENCE = range(5)
+TOKENS, CLEAN, SPLICED, MEAN, DIVERGENCE, DIVERGENCE_OF_MEAN = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,13 @@ class SpliceTask:
     """By name; a name without a map is a site."""
 
     def __call__(self, name: str) -> np.ndarray:
-        """Sums [autoencoders, documents, 5]: next tokens, losses as they are, spliced, with the mean, divergence."""
+        """Sums [autoencoders, documents, 6] over next tokens.
+
+        Their number; losses as they are, spliced, with the mean; divergences spliced, with the mean. Costs a pass of
+        the model for each autoencoder, and two more, over every sequence.
+        """
         here, readers = checkpoint_here(self.checkpoint, self.model, self.digest), self.readers[name]
-        sums = np.zeros((len(readers), len(self.documents), 5))
+        sums = np.zeros((len(readers), len(self.documents), 6))
         with closing(EditableModel(here, self.model)) as model:
             for number, sequences in enumerate(self.documents):
                 for sequence in sequences:
@@ -84,14 +88,14 @@ class SpliceTask:
 
         clean, centre = _log_probabilities(model.logits(batch)[0]), self.centres[name].astype(np.float32)
         mean = spliced(np.broadcast_to(centre, (len(rows), len(centre))))
-        found = np.empty((len(self.readers[name]), 5))
+        found = np.empty((len(self.readers[name]), 6))
         for number, reader in enumerate(self.readers[name]):
             x = torch.from_numpy(rows)
             with torch.no_grad():
                 rebuilt = reader.decode(reader.codes(x), x).numpy()
             own = spliced(rebuilt)
-            divergence = float((clean.exp() * (clean - own)).sum(dim=1)[:-1].double().sum())
-            found[number] = len(tokens) - 1, _loss(clean, tokens), _loss(own, tokens), _loss(mean, tokens), divergence
+            losses = (_loss(each, tokens) for each in (clean, own, mean))
+            found[number] = len(tokens) - 1, *losses, _divergence(clean, own), _divergence(clean, mean)
         return found
 
     def _rows(self, sites: tuple[str, ...], sequence: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -132,6 +136,11 @@ def _loss(log_probabilities: Tensor, token_ids: np.ndarray) -> float:
     """Sum over the next tokens, in nats."""
     following = torch.from_numpy(token_ids[1:].astype(np.int64))
     return -float(log_probabilities[:-1].gather(1, following[:, None]).double().sum())
+
+
+def _divergence(clean: Tensor, other: Tensor) -> float:
+    """Sum of KL(clean || other) over the next tokens, in nats."""
+    return float((clean.exp() * (clean - other)).sum(dim=1)[:-1].double().sum())
 
 
 def held_out_documents(

@@ -12,7 +12,17 @@ from lrh_ray.errors import ConfigError
 from lrh_ray.store.reader import open_sealed
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.sae_passes import TRAINING, SaeRows
-from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS, SpliceTask, held_out_documents
+from lrh_ray.studies.sae_splice_result import splice_measures
+from lrh_ray.studies.sae_splicing import (
+    CLEAN,
+    DIVERGENCE,
+    DIVERGENCE_OF_MEAN,
+    MEAN,
+    SPLICED,
+    TOKENS,
+    SpliceTask,
+    held_out_documents,
+)
 from lrh_ray.studies.sae_study import autoencoders
 from lrh_ray.studies.weights import find_checkpoint
 
@@ -87,6 +97,8 @@ def test_losses_are_those_of_the_rows_that_are_put_in(config):
     assert np.abs(same[:, DIVERGENCE] / same[:, TOKENS]).max() < 1e-6
     np.testing.assert_allclose(constant[:, SPLICED], constant[:, MEAN], rtol=1e-6)
     assert (constant[:, DIVERGENCE] > 0).all()
+    np.testing.assert_allclose(constant[:, DIVERGENCE], constant[:, DIVERGENCE_OF_MEAN], rtol=1e-5)
+    np.testing.assert_allclose(same[:, DIVERGENCE_OF_MEAN], constant[:, DIVERGENCE_OF_MEAN])
     np.testing.assert_allclose(same[:, CLEAN], constant[:, CLEAN])
     assert not np.allclose(same[:, CLEAN], same[:, MEAN], rtol=1e-3)
 
@@ -121,7 +133,28 @@ def test_the_share_recovered_is_reported_with_what_it_is_a_share_of(config, mate
     assert share.value == pytest.approx(spared)
     assert share.low <= share.value <= share.high
     (divergence,) = [m for m in found.measures if m.name == "kl_divergence"]
-    assert divergence.value > 0
+    assert 0 < divergence.value < divergence.controls["divergence_of_mean"]
+    assert divergence.low <= divergence.value <= divergence.high
+    for one in (share, divergence):
+        assert one.value != one.controls["untrained"]
+    assert divergence.controls["untrained"] > 0
+
+
+def test_first_weights_stand_beside_what_training_made_of_them():
+    """Sums of two autoencoders, then of their first weights: each beside its own."""
+
+    def sums(loss, divergence):
+        return [[10, 20.0, loss, 60.0, divergence, 30.0], [10, 22.0, loss + 2, 62.0, divergence, 30.0]]
+
+    losses = np.array([sums(24, 4.0), sums(40, 12.0), sums(48, 20.0), sums(56, 28.0)])
+    found = {(m.name, m.keys["autoencoder"]): m for m in splice_measures({"site": SITE}, ["one", "two"], losses)}
+    told = found["ce_recovered", "two"]
+    assert told.value == pytest.approx(0.5)
+    assert told.controls == pytest.approx({"loss": 2.1, "loss_spliced": 4.1, "loss_of_mean": 6.1, "untrained": 0.1})
+    assert found["ce_recovered", "one"].controls["untrained"] == pytest.approx(0.3)
+    told = found["kl_divergence", "one"]
+    assert (told.value, told.low, told.high) == pytest.approx((0.4, 0.4, 0.4))
+    assert told.controls == pytest.approx({"divergence_of_mean": 3.0, "untrained": 2.0})
 
 
 def test_one_document_has_no_interval(config, material):
