@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Protocol, cast, runtime_checkable
 
-from lrh_ray.records import Plain, Scalar, Table
+from lrh_ray.records import Measure, Plain, Scalar, Table
 from lrh_ray.store.reader import Store
 
 PACKAGES = ("lrh-ray", "numpy", "scipy", "ray", "zarr", "torch", "transformers")
@@ -32,6 +32,19 @@ def with_interval(found: Bounded) -> str:
         None if end is None else f"{round(end, 3) + 0.0:.3f}" for end in (found.value, found.low, found.high)
     )
     return f"{value}" if None in ends else f"{value} [{', '.join(map(str, ends))}]"
+
+
+def bounded_measure(
+    name: str,
+    found: Bounded,
+    unit: str,
+    keys: Mapping[str, str | int | float],
+    controls: Mapping[str, float],
+) -> Measure:
+    """A measure of a number with its interval."""
+    return Measure(
+        name=name, value=found.value, unit=unit, keys=keys, low=found.low, high=found.high, controls=controls
+    )
 
 
 def store_table(store: Store) -> Table:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from scipy.stats import binomtest
-
 from lrh_ray.analyses.jackknife import Estimate
+from lrh_ray.analyses.proportion import wilson
 from lrh_ray.errors import NotEnoughData
 from lrh_ray.records import Measure, Table
 from lrh_ray.runtime.reduce import sample
@@ -50,11 +49,8 @@ def absorption_findings(asked: Evaluation) -> list[Findings]:
 
 
 def share(part: int, whole: int) -> Estimate:
-    """A share with Wilson's 95 % interval, which has a width where all or none are counted too; of nothing NaN."""
-    if not whole:
-        return Estimate(value=float("nan"), low=0.0, high=1.0)
-    interval = binomtest(part, whole).proportion_ci(method="wilson")
-    return Estimate(value=part / whole, low=float(interval.low), high=float(interval.high))
+    """A share with Wilson's 95 % interval; of nothing NaN."""
+    return wilson(part / max(1, whole), whole)
 
 
 def _rate(counts: LetterCounts) -> Estimate:

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from lrh_ray.analyses.multiplicity import permutation_p_values
 from lrh_ray.analyses.sae.probe_logits import WordProbes
-from lrh_ray.records import Measure, Result, Scalar, Table
+from lrh_ray.records import Result, Scalar, Table
 from lrh_ray.store.reader import Store
 from lrh_ray.studies.labelled_rows import LabelledRows
-from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
+from lrh_ray.studies.result_parts import parity_table, provenance, store_table, with_interval
+from lrh_ray.studies.sae_bound_measures import bound_measures, mean_ceiling
 from lrh_ray.studies.sae_bound_task import BoundAnswer
 from lrh_ray.studies.sae_saved import SavedResult
 
@@ -30,7 +30,7 @@ def make_bound_result(
 ) -> Result:
     """Assemble the answer to `question`."""
     names = [one.name for one in concepts]
-    measures = [measure for answer in answers for measure in _measures(store, answer, names, probes)]
+    measures = [measure for answer in answers for measure in bound_measures(store, answer, names, probes[answer.site])]
     return replace(
         question,
         summary=(*_summary(answers, probes), *_left_out(saved, omitted)),
@@ -47,66 +47,6 @@ def make_bound_result(
     )
 
 
-def _ceiling(probes: Sequence[WordProbes]) -> float:
-    return float(np.mean([one.ceiling for one in probes]))
-
-
-def _measures(store: Store, answer: BoundAnswer, names: Sequence[str], probes: Probes) -> Iterator[Measure]:
-    """Over concepts, and of each; all numbers are of words that chose no latent."""
-    test, own = answer.test, probes[answer.site]
-    keys = {**site_keys(store, answer.site), "autoencoder": answer.name, "codes": answer.codes}
-    means = test.null.mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    yield Measure(
-        name="mean_correlation",
-        value=test.mean.value,
-        unit="r",
-        keys=keys,
-        low=test.mean.low,
-        high=test.mean.high,
-        controls={
-            **{name: float(found.held_out.mean()) for name, found in answer.controls.items()},
-            "null_low": float(low),
-            "null_high": float(high),
-            "p": float(permutation_p_values(np.array([test.mean.value]), means[:, None])[0]),
-            "ceiling": _ceiling(own),
-            "as_published": answer.published.mean,
-            "chance_as_published": test.chance.mean,
-        },
-    )
-    yield Measure(
-        name="coverage",
-        value=test.coverage.value,
-        unit="of concepts",
-        keys=keys,
-        low=test.coverage.low,
-        high=test.coverage.high,
-        controls={
-            **{name: found.coverage for name, found in answer.controls.items()},
-            "as_published": answer.published.coverage,
-            "chance_as_published": test.chance.coverage,
-        },
-    )
-    for number, concept in enumerate(names):
-        low, high = np.quantile(test.null[:, number], [0.025, 0.975])
-        yield Measure(
-            name="correlation",
-            value=float(test.correlations[number]),
-            unit="r",
-            keys={**keys, "concept": concept},
-            low=float(test.low[number]),
-            high=float(test.high[number]),
-            controls={
-                **{name: float(found.held_out[number]) for name, found in answer.controls.items()},
-                "null_low": float(low),
-                "null_high": float(high),
-                "p": float(test.p_values[number]),
-                "ceiling": own[number].ceiling,
-                "as_published": float(answer.published.correlations[number]),
-            },
-        )
-
-
 def _summary(answers: Sequence[BoundAnswer], probes: Probes) -> Iterator[str]:
     """The best of each site and way of reading, by words that chose nothing; then those that chance explains."""
     for site, codes in dict.fromkeys((answer.site, answer.codes) for answer in answers):
@@ -119,8 +59,9 @@ def _summary(answers: Sequence[BoundAnswer], probes: Probes) -> Iterator[str]:
         yield (
             f"At {site}, with codes read as {codes}, latents of {best.name}{among} match probes with a mean "
             f"correlation of {with_interval(best.test.mean)} on words that chose none of them; {beside}; a supervised "
-            f"direction of the same words {_ceiling(probes[site]):.3f}. As published it would be "
-            f"{best.published.mean:.3f}, of which {best.test.chance.mean:.3f} is what turned signs give."
+            f"direction of the same words {mean_ceiling(probes[site]):.3f}. As published it would be "
+            f"{best.published.bound.mean:.3f}, of which {best.published.chance:.3f} is what turned signs give: "
+            f"{with_interval(best.published.corrected)} of the way from there to 1."
         )
         behind = [answer.name for answer in own if not answer.test.mean.low > _best_control(answer)]
         if behind:
@@ -143,18 +84,20 @@ def _left_out(saved: SavedResult, omitted: Sequence[str]) -> Iterator[str]:
 def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
     rows: list[tuple[Scalar, ...]] = []
     for answer in answers:
-        test, controls = answer.test, answer.controls.values()
+        test, published, controls = answer.test, answer.published, answer.controls.values()
         numbers = (
             answer.codes_a_row,
-            answer.published.mean,
-            test.chance.mean,
+            published.bound.mean,
+            published.chance,
+            published.corrected.value,
             *(found.published for found in controls),
             test.mean.value,
             test.mean.low,
             test.mean.high,
+            test.corrected.value,
             *(float(found.held_out.mean()) for found in controls),
-            _ceiling(probes[answer.site]),
-            answer.published.coverage,
+            mean_ceiling(probes[answer.site]),
+            published.bound.coverage,
             test.coverage.value,
         )
         rows.append((answer.site, answer.name, answer.codes, *(round(number, 4) for number in numbers)))
@@ -163,8 +106,8 @@ def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
         name="comparison",
         description="Mean correlation of the latents that match probes best. Published: chosen and scored on the same "
         "words, beside the same with turned signs (chance) and of what was never trained. Held out: on words that "
-        "fitted no probe and chose no latent. Ceiling: a supervised direction from the words that choose. Coverage: "
-        "concepts above .5.",
+        "fitted no probe and chose no latent. Corrected: how far above turned signs, of the way from there to 1. "
+        "Ceiling: a supervised direction from the words that choose. Coverage: concepts above .5.",
         columns=(
             "site",
             "autoencoder",
@@ -172,10 +115,12 @@ def _comparison(answers: Sequence[BoundAnswer], probes: Probes) -> Table:
             "codes a row",
             "published",
             "published, chance",
+            "published, corrected",
             *(f"published, {name}" for name in others),
             "held out",
             "low",
             "high",
+            "held out, corrected",
             *(f"held out, {name}" for name in others),
             "ceiling",
             "coverage, published",
@@ -206,8 +151,8 @@ def _latents_table(answers: Sequence[BoundAnswer], names: Sequence[str]) -> Tabl
         for number, name in enumerate(names):
             test = answer.test
             held = float(test.correlations[number])
-            numbers = (float(answer.published.correlations[number]), held, float(test.p_values[number]))
-            latent = int(answer.published.latents[number])
+            numbers = (float(answer.published.bound.correlations[number]), held, float(test.p_values[number]))
+            latent = int(answer.published.bound.latents[number])
             rows.append((name, answer.site, answer.name, answer.codes, latent, *(round(one, 4) for one in numbers)))
     return Table(
         name="latents",
@@ -222,6 +167,6 @@ def _latents_table(answers: Sequence[BoundAnswer], names: Sequence[str]) -> Tabl
 def _arrays(answers: Sequence[BoundAnswer]) -> Iterator[tuple[str, np.ndarray]]:
     for answer in answers:
         where = f"{answer.site}/{answer.name}/{answer.codes}"
-        yield f"{where}/latents", answer.published.latents
-        yield f"{where}/published", answer.published.correlations
+        yield f"{where}/latents", answer.published.bound.latents
+        yield f"{where}/published", answer.published.bound.correlations
         yield f"{where}/held_out", answer.test.correlations

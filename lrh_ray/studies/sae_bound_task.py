@@ -13,9 +13,10 @@ import torch
 
 from lrh_ray.analyses.sae.bound_test import BoundTest, bound_test
 from lrh_ray.analyses.sae.probe_logits import WordProbes, word_probes
+from lrh_ray.analyses.sae.published_test import PublishedTest, published_test
 from lrh_ray.analyses.sae.reader import pre_activations
 from lrh_ray.analyses.sae.reading import sparse_codes
-from lrh_ray.analyses.sae.upper_bound import Bound, held_out_bound, upper_bound
+from lrh_ray.analyses.sae.upper_bound import held_out_bound, upper_bound
 from lrh_ray.errors import LrhError
 from lrh_ray.store.objects import Location
 from lrh_ray.store.reader import open_store
@@ -41,7 +42,7 @@ class BoundAnswer:
     name: str
     codes: CodesAs
     codes_a_row: float
-    published: Bound
+    published: PublishedTest
     test: BoundTest
     controls: Mapping[str, Beside]
 
@@ -109,16 +110,22 @@ class BoundTask:
         others: Sequence[tuple[str, Callable[[np.ndarray], np.ndarray]]],
     ) -> BoundAnswer:
         config, probes = self.config, self.probes[saved.site]
-        groups, held_out = [one.groups for one in self.concepts], [one.held_out for one in probes]
-        exponential = how == "exp"
+        groups, exponential = [one.groups for one in self.concepts], how == "exp"
         return BoundAnswer(
             site=saved.site,
             name=saved.name,
             codes=how,
             codes_a_row=codes_a_row,
-            published=upper_bound([one.published for one in probes], latents, exponential=exponential),
+            published=published_test(
+                [one.published for one in probes],
+                latents,
+                groups,
+                draws=config.draws,
+                seed=config.seed,
+                exponential=exponential,
+            ),
             test=bound_test(
-                held_out,
+                [one.held_out for one in probes],
                 latents,
                 groups,
                 repeats=config.repeats,

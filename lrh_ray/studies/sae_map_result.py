@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from lrh_ray.analyses.jackknife import Estimate
 from lrh_ray.analyses.sae.site_norms import SHARED, sites_of_latents
 from lrh_ray.records import Measure, Scalar, Table
 from lrh_ray.store.reader import Store
-from lrh_ray.studies.result_parts import site_keys
+from lrh_ray.studies.result_parts import bounded_measure, site_keys
 from lrh_ray.studies.sae_records import MapRows, Measured
 
 
@@ -19,23 +20,12 @@ def measures_of_sites(store: Store, maps: Mapping[str, MapRows], measured: Seque
             found, untrained, unfiltered = (
                 sums.of_site(number).fvu() for sums in (one.held_out, one.untrained, one.unfiltered)
             )
-            yield Measure(
-                name="fvu_of_site",
-                value=found.value,
-                unit="of variance",
-                keys={**site_keys(store, site), **keys},
-                low=found.low,
-                high=found.high,
-                controls={"untrained": untrained.value, "unfiltered": unfiltered.value},
-            )
+            beside = {"untrained": untrained.value, "unfiltered": unfiltered.value}
+            yield bounded_measure("fvu_of_site", found, "of variance", {**site_keys(store, site), **keys}, beside)
         if one.norms is not None and one.untrained_norms is not None:
-            yield Measure(
-                name="shared",
-                value=_shared(one.norms, _firing(one)),
-                unit="of firing latents",
-                keys={"site": one.site, "autoencoder": one.name},
-                controls={"untrained": _shared(one.untrained_norms, _firing(one))},
-            )
+            whole = {"site": one.site, "autoencoder": one.name}
+            shared, untrained = (_shared(one, norms) for norms in (one.norms, one.untrained_norms))
+            yield bounded_measure("shared", shared, "of firing latents", whole, {"untrained": untrained.value})
 
 
 def summary_of_sites(maps: Mapping[str, MapRows], measured: Sequence[Measured]) -> Iterator[str]:
@@ -109,5 +99,12 @@ def _firing(one: Measured) -> np.ndarray:
     return np.asarray(one.held_out.density > 0) if one.sparse else np.ones(len(one.held_out.density), dtype=bool)
 
 
-def _shared(norms: np.ndarray, fires: np.ndarray) -> float:
-    return float((sites_of_latents(norms)[fires] == SHARED).mean()) if fires.any() else float("nan")
+def _shared(one: Measured, norms: np.ndarray) -> Estimate:
+    """Share of the firing latents that no site has alone, over groups of the documents that they fire in."""
+    everywhere = sites_of_latents(norms) == SHARED
+
+    def share(fires: np.ndarray) -> float:
+        own = everywhere[fires] if one.sparse else everywhere
+        return float(own.mean()) if len(own) else float("nan")
+
+    return one.held_out.of_firing(share)

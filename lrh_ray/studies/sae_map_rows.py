@@ -21,14 +21,16 @@ def map_rows(rows: SaeRows, ends: SiteMap, found: Mapping[str, SiteRows]) -> Map
     """What stands beside a map; `found` has its sites. One pass over their rows, unless it is an autoencoder's."""
     unit = MapUnit.of(ends, {site: one.unit for site, one in found.items()})
     if ends.alone:
-        return MapRows(ends=ends, unit=unit, explained=found[ends.name].explained)
+        own = found[ends.name]
+        return MapRows(ends=ends, unit=unit, explained=own.explained, covariance=own.covariance)
     task = EndsPass(rows=rows, ends=ends, unit=unit)
     moments = reduce_blocks(range(rows.store().plan.num_blocks), task)
     training, held_out = moments.only(0), moments.only(1)
-    if not ends.transcodes:
-        return MapRows(ends=ends, unit=unit, explained=left_by_components(training, held_out))
-    left = left_by_rank(best_ridge(training, held_out), training, held_out)
-    return MapRows(ends=ends, unit=unit, explained=left)
+    if ends.transcodes:
+        left = left_by_rank(best_ridge(training, held_out), training, held_out)
+    else:
+        left = left_by_components(training, held_out)
+    return MapRows(ends=ends, unit=unit, explained=left, covariance=training.xx)
 
 
 def left_by_components(training: Joint, held_out: Joint) -> np.ndarray:

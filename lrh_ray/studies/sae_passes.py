@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from lrh_ray.analyses.joint import JointMoments
+from lrh_ray.analyses.row_counts import RowCounts
 from lrh_ray.analyses.sae.architectures.conca import CodeMoments
 from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import Reader
@@ -68,6 +69,22 @@ class SaeRows:
         """The same of several sites, side by side."""
         found = [self.block(site, block, sinks=sinks) for site in sites]
         return side_by_side([rows for rows, _ in found]), found[0][1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutPass:
+    """block -> rows that are in no number: those that stand for no text, and sinks among the others where they go.
+
+    Training rows are in group 0, held-out ones in 1. Reads keys and norms, no rows.
+    """
+
+    rows: SaeRows
+
+    def __call__(self, block: int) -> RowCounts:
+        keys = self.rows.store().keys(block)
+        text, kept = (self.rows.kept(block, sinks=sinks)[1] for sinks in ("keep", None))
+        part = (self.rows.group_of(keys) != TRAINING).astype(np.int64)
+        return RowCounts.of({"without text": ~text, "sinks": text & ~kept}, part, num_groups=2)
 
 
 @dataclass(frozen=True, kw_only=True)

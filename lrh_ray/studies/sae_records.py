@@ -43,6 +43,8 @@ class SiteRows:
     held_out_rows: int
     explained: np.ndarray
     """[D + 1] share left by the first k components of the training rows, k from 0."""
+    covariance: np.ndarray
+    """[D, D] of the training rows, in the unit of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ class MapRows:
     explained: np.ndarray
     """[D' + 1] share of the held-out variance of what is explained that the first k principal components leave; of a
     transcoder, that a linear map of rank k leaves."""
+    covariance: np.ndarray
+    """[D, D] of the training rows that are read, in the unit of training."""
 
     @property
     def name(self) -> str:
@@ -81,6 +85,10 @@ class Measured:
     unfiltered: Reconstruction
     threshold: float
     reader: Reader
+    untrained_reader: Reader
+    expected_dead: float | None = None
+    """Share of latents that with the first weights would fire in none of as many rows as are held out, were these
+    Gaussian; of kinds that choose a number of codes."""
     norms: np.ndarray | None = None
     """Of several sites: lengths [M, S] of decoder rows at each."""
     untrained_norms: np.ndarray | None = None

@@ -1,21 +1,31 @@
 """From sums to a `Result`: how well each autoencoder explains its site, beside what it must be read against."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from lrh_ray.analyses.jackknife import Estimate, jackknife_interval
+from lrh_ray.analyses.jackknife import Estimate
+from lrh_ray.analyses.row_counts import RowCounts
 from lrh_ray.analyses.sae.architectures.architecture import Architecture
+from lrh_ray.analyses.sae.evaluation import Reconstruction
 from lrh_ray.analyses.sae.reader import ThresholdReader, TopKReader
 from lrh_ray.records import Measure, Result, Scalar, Table
 from lrh_ray.store.reader import Store
-from lrh_ray.studies.result_parts import parity_table, provenance, site_keys, store_table, with_interval
+from lrh_ray.studies.result_parts import (
+    bounded_measure,
+    parity_table,
+    provenance,
+    site_keys,
+    store_table,
+    with_interval,
+)
 from lrh_ray.studies.sae_config import SaeConfig
 from lrh_ray.studies.sae_latent_table import SiteLatents, latents_arrays, latents_table
 from lrh_ray.studies.sae_map_result import measures_of_sites, summary_of_sites, tables_of_maps
+from lrh_ray.studies.sae_recall_result import recall_measures, recall_table
 from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
-from lrh_ray.studies.sae_splicing import CLEAN, DIVERGENCE, MEAN, SPLICED, TOKENS
+from lrh_ray.studies.sae_splice_result import splice_measures
 from lrh_ray.studies.sae_training import CURVE_POINTS, FACTS, SaeTask
 
 DENSE = "every latent says something of every row: codes and dead latents mean nothing here"
@@ -26,6 +36,7 @@ def make_sae_result(
     store: Store,
     task: SaeTask,
     sites: Mapping[str, SiteRows],
+    left_out: RowCounts,
     maps: Mapping[str, MapRows],
     measured: Sequence[Measured],
     losses: Mapping[str, np.ndarray],
@@ -35,13 +46,13 @@ def make_sae_result(
     seconds: float,
 ) -> Result:
     """Assemble the answer to `question`; `losses` and `latents` are those of every map or of none."""
+    config = task.config
     measures = (
         *_measures(store, maps, measured),
         *measures_of_sites(store, maps, measured),
-        *_recovered(store, maps, measured, losses),
-        *_recall_measures(store, maps, measured, recall),
+        *_spliced(store, maps, measured, losses),
+        *recall_measures({one.name: _keys(store, one) for one in maps.values()}, measured, config, recall),
     )
-    config = task.config
     return replace(
         question,
         summary=(*_summary(measures, maps), *summary_of_sites(maps, measured)),
@@ -51,8 +62,8 @@ def make_sae_result(
             *tables_of_maps(maps, measured),
             _density_table(measured),
             _curve_table(measured, config, curves),
-            *([_recall_table(measured, task.recalled, recall)] if task.recalled else []),
-            _rows_table(sites),
+            *([recall_table(measured, task.recalled, recall)] if task.recalled else []),
+            _rows_table(sites, left_out),
             *([latents_table(store, latents, config.shown_latents)] if latents else []),
             store_table(store),
             parity_table(store),
@@ -67,16 +78,23 @@ def _measures(store: Store, maps: Mapping[str, MapRows], measured: Sequence[Meas
         rows = maps[one.site]
         keys = {**_keys(store, rows), "autoencoder": one.name}
         found, l0 = one.held_out.fvu(), one.held_out.l0()
-        controls = {"untrained": one.untrained.fvu().value, "unfiltered": one.unfiltered.fvu().value}
+        controls = _beside(one, Reconstruction.fvu)
         if one.sparse:
             controls[rows.yardstick.control] = rows.left_by_components(l0.value)
         if rows.ends.transcodes:
             controls["linear"] = float(rows.explained[-1])
-        yield _measure("fvu", found, "of variance", keys, controls)
-        yield _measure("cosine", one.held_out.cosine(), "", keys, {"untrained": one.untrained.cosine().value})
+        yield bounded_measure("fvu", found, "of variance", keys, controls)
+        yield bounded_measure("cosine", one.held_out.cosine(), "", keys, _beside(one, Reconstruction.cosine))
         if one.sparse:
-            yield _measure("l0", l0, "codes a row", keys, {"untrained": one.untrained.l0().value})
-            yield Measure(name="dead", value=one.held_out.dead, unit="of latents", keys=keys)
+            yield bounded_measure("l0", l0, "codes a row", keys, _beside(one, Reconstruction.l0))
+            prior = {} if one.expected_dead is None else {"prior": one.expected_dead}
+            dead = {**_beside(one, Reconstruction.dead), **prior}
+            yield bounded_measure("dead", one.held_out.dead(), "of latents", keys, dead)
+
+
+def _beside(one: Measured, number: Callable[[Reconstruction], Estimate]) -> dict[str, float]:
+    """The same number with the first weights, and with sinks among the rows."""
+    return {"untrained": number(one.untrained).value, "unfiltered": number(one.unfiltered).value}
 
 
 def _keys(store: Store, one: MapRows) -> dict[str, str | int | float]:
@@ -84,35 +102,13 @@ def _keys(store: Store, one: MapRows) -> dict[str, str | int | float]:
     return site_keys(store, one.name) if one.ends.alone else {"site": one.name}
 
 
-def _recovered(
+def _spliced(
     store: Store, maps: Mapping[str, MapRows], measured: Sequence[Measured], losses: Mapping[str, np.ndarray]
 ) -> Iterator[Measure]:
-    """Of the loss that the mean row in place of every row costs the model, the share that reconstructions spare it."""
     for site, of_site in losses.items():
-        own = [one for one in measured if one.site == site]
-        for one, sums in zip(own, of_site, strict=True):
-            keys = {**_keys(store, maps[site]), "autoencoder": one.name}
-            whole = sums.sum(axis=0)
-            rest = [whole - document for document in sums]
-            per_token = whole / whole[TOKENS]
-            told = {"loss": per_token[CLEAN], "loss_spliced": per_token[SPLICED], "loss_of_mean": per_token[MEAN]}
-            found = jackknife_interval(_share(whole), [_share(left) for left in rest])
-            yield _measure("ce_recovered", found, "of loss", keys, {name: float(value) for name, value in told.items()})
-            spread = [float(left[DIVERGENCE] / left[TOKENS]) for left in rest]
-            divergence = jackknife_interval(float(per_token[DIVERGENCE]), spread)
-            yield _measure("kl_divergence", divergence, "nats a token", keys, {})
-
-
-def _share(sums: np.ndarray) -> float:
-    return float((sums[MEAN] - sums[SPLICED]) / (sums[MEAN] - sums[CLEAN]))
-
-
-def _measure(
-    name: str, found: Estimate, unit: str, keys: Mapping[str, str | int | float], controls: Mapping[str, float]
-) -> Measure:
-    return Measure(
-        name=name, value=found.value, unit=unit, keys=keys, low=found.low, high=found.high, controls=controls
-    )
+        yield from splice_measures(
+            _keys(store, maps[site]), [one.name for one in measured if one.site == site], of_site
+        )
 
 
 def _summary(measures: Sequence[Measure], maps: Mapping[str, MapRows]) -> Iterator[str]:
@@ -141,7 +137,7 @@ def _comparison(measured: Sequence[Measured], maps: Mapping[str, MapRows]) -> Ta
     rows: list[tuple[Scalar, ...]] = []
     for one in measured:
         l0 = one.held_out.l0().value
-        told: tuple[Scalar, ...] = (round(l0, 1), round(one.held_out.dead, 4)) if one.sparse else ("-", "-")
+        told: tuple[Scalar, ...] = (round(l0, 1), round(one.held_out.dead().value, 4)) if one.sparse else ("-", "-")
         left = round(maps[one.site].left_by_components(l0), 4) if one.sparse else "-"
         fvu, unfiltered = one.held_out.fvu().value, one.unfiltered.fvu().value
         rows.append((one.site, one.name, *told, round(fvu, 4), left, round(unfiltered, 4)))
@@ -189,39 +185,18 @@ def _curve_table(measured: Sequence[Measured], config: SaeConfig, curves: np.nda
     )
 
 
-def _recall_measures(
-    store: Store, maps: Mapping[str, MapRows], measured: Sequence[Measured], recall: np.ndarray
-) -> Iterator[Measure]:
-    """Of the last batch before the last checkpoint; of kinds that have a preselection."""
-    for one, found in zip(measured, recall, strict=True):
-        if np.isfinite(found).any():
-            keys = {**_keys(store, maps[one.site]), "autoencoder": one.name}
-            yield Measure(name="recall", value=float(found[-1]), unit="of the exact choice", keys=keys)
-
-
-def _recall_table(measured: Sequence[Measured], steps: Sequence[int], recall: np.ndarray) -> Table:
-    rows = [
-        (one.site, one.name, step, round(value, 6))
-        for one, found in zip(measured, recall.tolist(), strict=True)
-        for step, value in zip(steps, found, strict=True)
-        if np.isfinite(value)
-    ]
-    return Table(
-        name="preselection",
-        description="Recall of the exact choice: of the codes that a product in float32 would choose from the batch of "
-        "a step, the share that was chosen among the candidates of a product in bfloat16.",
-        columns=("site", "autoencoder", "step", "recall"),
-        rows=tuple(rows),
-    )
-
-
-def _rows_table(sites: Mapping[str, SiteRows]) -> Table:
+def _rows_table(sites: Mapping[str, SiteRows], left_out: RowCounts) -> Table:
+    """The rows that numbers are of, and those that are in none; which these are does not depend on the site."""
+    sinks, without_text = (left_out.counts[name].tolist() for name in ("sinks", "without text"))
     return Table(
         name="rows",
-        description="Rows of documents trained on and held out, and the scale that training divides rows by.",
-        columns=("site", "training rows", "held-out rows", "scale"),
+        description="Rows of documents trained on and held out, and the scale that training divides rows by. Not among "
+        "them: attention sinks, unless they are kept (measures have the control `unfiltered` of all rows), and tokens "
+        "that stand for no text, of both.",
+        columns=("site", "training rows", "held-out rows", "training sinks", "held-out sinks", "no text", "scale"),
         rows=tuple(
-            (site, one.training_rows, one.held_out_rows, float(f"{one.unit.scale:.5g}")) for site, one in sites.items()
+            (site, one.training_rows, one.held_out_rows, *sinks, sum(without_text), float(f"{one.unit.scale:.5g}"))
+            for site, one in sites.items()
         ),
     )
 

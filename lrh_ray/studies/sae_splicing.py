@@ -1,21 +1,25 @@
 """What a model loses when an autoencoder's reconstruction takes the place of the rows it was made from.
 
-    task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, sequences=some, readers=readers)
-    losses = task("resid.15")                # [autoencoders, documents] of sums over tokens
+    task = SpliceTask(checkpoint=found, model=config.model, digest=digest, rows=rows, documents=some, readers=readers)
+    losses = task("resid.15")                # [autoencoders, documents, 6] sums over tokens
 
 Of a transcoder its outputs take the place of the rows it explains, of a crosscoder those at all of its sites at once;
 what they read are the rows of the store, which nothing has changed.
 
 A reconstruction may explain most of the variance of a site and lose what the model goes on from, or the other way
 round. So held-out documents go through the model as they are, with the reconstruction at every position of the site,
-and with the mean row there. Sums over the next tokens, in nats: loss of each, and the divergence KL(as they are || with
-the reconstruction). Rows that training left out (sinks) keep their values.
+and with the mean row there. Sums over the next tokens, in nats: loss of each, and KL(as they are || spliced) with the
+reconstruction and with the mean row. Rows that training left out (sinks) keep their values.
+
+A document that is too long for the model is several sequences, and these are alike. An interval is therefore one over
+documents: they are what is chosen, all sequences of each are read, and sums are of whole documents.
 
 What can go wrong: a store of chosen positions has not the rows of whole documents; sites that no edit reaches
 (`models.interventions`).
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -34,7 +38,7 @@ from lrh_ray.studies.sae_maps import side_by_side
 from lrh_ray.studies.sae_passes import TRAINING, SaeRows
 from lrh_ray.studies.weights import checkpoint_here
 
-TOKENS, CLEAN, SPLICED, MEAN, DIVERGENCE = range(5)
+TOKENS, CLEAN, SPLICED, MEAN, DIVERGENCE, DIVERGENCE_OF_MEAN = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,8 @@ class SpliceTask:
     model: ModelConfig
     digest: str
     rows: SaeRows
-    sequences: tuple[int, ...]
+    documents: tuple[tuple[int, ...], ...]
+    """Sequences of each document."""
     readers: Mapping[str, tuple[Reader, ...]]
     """Of every site, or of every map by its name."""
     centres: Mapping[str, np.ndarray]
@@ -54,15 +59,20 @@ class SpliceTask:
     """By name; a name without a map is a site."""
 
     def __call__(self, name: str) -> np.ndarray:
-        """Sums [autoencoders, documents, 5]: next tokens, losses as they are, spliced, with the mean, divergence."""
+        """Sums [autoencoders, documents, 6] over next tokens.
+
+        Their number; losses as they are, spliced, with the mean; divergences spliced, with the mean. Costs a pass of
+        the model for each autoencoder, and two more, over every sequence.
+        """
         here, readers = checkpoint_here(self.checkpoint, self.model, self.digest), self.readers[name]
-        sums = np.zeros((len(readers), len(self.sequences), 5))
+        sums = np.zeros((len(readers), len(self.documents), 6))
         with closing(EditableModel(here, self.model)) as model:
-            for number, sequence in enumerate(self.sequences):
-                sums[:, number] = self._document(model, name, sequence)
+            for number, sequences in enumerate(self.documents):
+                for sequence in sequences:
+                    sums[:, number] += self._sequence(model, name, sequence)
         return sums
 
-    def _document(self, model: EditableModel, name: str, sequence: int) -> np.ndarray:
+    def _sequence(self, model: EditableModel, name: str, sequence: int) -> np.ndarray:
         ends = self.maps.get(name, SiteMap.of_site(name))
         tokens, rows, kept = self._rows(ends.reads, sequence)
         batch, positions = _batch(tokens), tuple(np.flatnonzero(kept).tolist())
@@ -78,18 +88,18 @@ class SpliceTask:
 
         clean, centre = _log_probabilities(model.logits(batch)[0]), self.centres[name].astype(np.float32)
         mean = spliced(np.broadcast_to(centre, (len(rows), len(centre))))
-        found = np.empty((len(self.readers[name]), 5))
+        found = np.empty((len(self.readers[name]), 6))
         for number, reader in enumerate(self.readers[name]):
             x = torch.from_numpy(rows)
             with torch.no_grad():
                 rebuilt = reader.decode(reader.codes(x), x).numpy()
             own = spliced(rebuilt)
-            divergence = float((clean.exp() * (clean - own)).sum(dim=1)[:-1].double().sum())
-            found[number] = len(tokens) - 1, _loss(clean, tokens), _loss(own, tokens), _loss(mean, tokens), divergence
+            losses = (_loss(each, tokens) for each in (clean, own, mean))
+            found[number] = len(tokens) - 1, *losses, _divergence(clean, own), _divergence(clean, mean)
         return found
 
     def _rows(self, sites: tuple[str, ...], sequence: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Token ids [T], rows [T, D] and which of them are replaced [T] of one document."""
+        """Token ids [T], rows [T, D] and which of them are replaced [T] of one sequence."""
         store = self.rows.store()
         block = int(store.plan.block_of_sequence[sequence])
         keys = store.keys(block)
@@ -128,8 +138,18 @@ def _loss(log_probabilities: Tensor, token_ids: np.ndarray) -> float:
     return -float(log_probabilities[:-1].gather(1, following[:, None]).double().sum())
 
 
-def held_out_sequences(rows: SaeRows, lengths: np.ndarray, number: int, *, seed: int) -> tuple[int, ...]:
-    """Some of the held-out sequences of at least two tokens."""
-    candidates = np.flatnonzero((rows.group != TRAINING) & (lengths > 1))
-    chosen = np.random.default_rng([seed, 1]).permutation(candidates)[:number]
-    return tuple(sorted(chosen.tolist()))
+def _divergence(clean: Tensor, other: Tensor) -> float:
+    """Sum of KL(clean || other) over the next tokens, in nats."""
+    return float((clean.exp() * (clean - other)).sum(dim=1)[:-1].double().sum())
+
+
+def held_out_documents(
+    rows: SaeRows, document_ids: Sequence[str], lengths: np.ndarray, number: int, *, seed: int
+) -> tuple[tuple[int, ...], ...]:
+    """All sequences of two tokens or more of some held-out documents; `document_ids`, `lengths` are of sequences."""
+    pieces: dict[str, list[int]] = defaultdict(list)
+    for sequence in np.flatnonzero((rows.group != TRAINING) & (lengths > 1)).tolist():
+        pieces[document_ids[sequence]].append(sequence)
+    found = [tuple(own) for own in pieces.values()]
+    chosen = np.random.default_rng([seed, 1]).permutation(len(found))[:number]
+    return tuple(found[document] for document in sorted(chosen.tolist()))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lrh_ray.analyses.sae.architectures.conca import ConCA
 from lrh_ray.analyses.sae.evaluation import Reconstruction
+from lrh_ray.analyses.sae.firing_prior import expected_dead, firing_prior, pre_activation_spread
 from lrh_ray.analyses.sae.reader import Reader, fold
 from lrh_ray.analyses.sae.site_norms import site_norms
 from lrh_ray.artifacts import save_result, standing_result
@@ -37,18 +38,26 @@ from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.sae_config import SaeConfig
-from lrh_ray.studies.sae_kind_config import BatchTopKKind, ConCAKind, Kind, MatryoshkaKind
+from lrh_ray.studies.sae_kind_config import BatchTopKKind, Chosen, ConCAKind, Kind, MatryoshkaKind
 from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_latent_table import SiteLatents
 from lrh_ray.studies.sae_latents import find_passages, shown_latents
 from lrh_ray.studies.sae_map_config import SiteMap, site_maps
 from lrh_ray.studies.sae_map_rows import left_by_components, map_rows
 from lrh_ray.studies.sae_maps import SiteUnit
-from lrh_ray.studies.sae_passes import TRAINING, CodesPass, EvaluationPass, SaeRows, ThresholdPass, UnitPass
+from lrh_ray.studies.sae_passes import (
+    TRAINING,
+    CodesPass,
+    EvaluationPass,
+    LeftOutPass,
+    SaeRows,
+    ThresholdPass,
+    UnitPass,
+)
 from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_result import make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
-from lrh_ray.studies.sae_splicing import SpliceTask, held_out_sequences
+from lrh_ray.studies.sae_splicing import SpliceTask, held_out_documents
 from lrh_ray.studies.sae_training import SaeTask, load_curves, load_recall, load_training, train_autoencoders
 from lrh_ray.studies.weights import find_checkpoint
 
@@ -74,6 +83,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     sites = tuple(dict.fromkeys(site for one in maps for site in one.sites))
     with connected(address) as cluster:
         require_room(config.sae.workers, cluster.nodes)
+        left_out = reduce_blocks(range(store.plan.num_blocks), LeftOutPass(rows=rows))
         found = {site: _site_rows(rows, site) for site in _watched(sites, progress, "sums of rows")}
         _require_batch(found, config.sae)
         ends = {one.name: map_rows(rows, one, found) for one in _watched(maps, progress, "linear maps of rows")}
@@ -97,7 +107,9 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
     curves, recall = load_curves(last), load_recall(last)
     seconds = round(time.monotonic() - started, 1)
     return save_result(
-        make_sae_result(question, store, task, found, ends, measured, losses, curves, recall, latents, seconds),
+        make_sae_result(
+            question, store, task, found, left_out, ends, measured, losses, curves, recall, latents, seconds
+        ),
         config.results_path,
     )
 
@@ -110,16 +122,23 @@ def _spliced(
     found: Mapping[str, MapRows],
     progress: Progress,
 ) -> Mapping[str, np.ndarray]:
-    """Losses with reconstructions in place of rows, by map; of none where none are asked for."""
+    """Losses with reconstructions in place of rows, by map, of the trained and then of their first weights; of none
+    where none are asked for.
+    """
     if not config.sae.splice_documents:
         return {}
-    readers = {name: tuple(one.reader for one in measured if one.site == name) for name in found}
+    of_map = {name: [one for one in measured if one.site == name] for name in found}
+    readers = {
+        name: (*(one.reader for one in own), *(one.untrained_reader for one in own)) for name, own in of_map.items()
+    }
     task = SpliceTask(
         checkpoint=find_checkpoint(config.model, progress),
         model=config.model,
         digest=str(cast(Mapping[str, Plain], store.plan.identity["model"])["digest"]),
         rows=rows,
-        sequences=held_out_sequences(rows, store.plan.lengths, config.sae.splice_documents, seed=config.sae.seed),
+        documents=held_out_documents(
+            rows, store.document_ids, store.plan.lengths, config.sae.splice_documents, seed=config.sae.seed
+        ),
         readers=readers,
         centres={name: one.unit.written_centre for name, one in found.items()},
         maps={name: one.ends for name, one in found.items()},
@@ -238,6 +257,7 @@ def _site_rows(rows: SaeRows, site: str) -> SiteRows:
         training_rows=int(training.count),
         held_out_rows=int(held_out.count),
         explained=left_by_components(training, held_out),
+        covariance=training.xx / scale**2,
     )
 
 
@@ -261,6 +281,7 @@ class _Map:
         num = len(kinds)
         both = self._evaluated((*readers, *untrained))
         unfiltered = self._evaluated(readers, sinks="keep") if self.config.sinks == "drop" else both[:num]
+        dead = self._expected_dead(begun, both[0].rows)
         return [
             Measured(
                 site=self.found.name,
@@ -271,6 +292,8 @@ class _Map:
                 unfiltered=unfiltered[number],
                 threshold=thresholds[number],
                 reader=readers[number],
+                untrained_reader=untrained[number],
+                expected_dead=dead[number],
                 norms=self._norms(tensors[number]),
                 untrained_norms=self._norms(begun[number]),
             )
@@ -288,6 +311,20 @@ class _Map:
             return reader
         task = CodesPass(rows=self.rows, sites=self.found.ends.reads, reader=reader)
         return reader.read_with(reduce_blocks(range(self.rows.store().plan.num_blocks), task))
+
+    def _expected_dead(self, begun: Sequence[Mapping[str, Tensor]], rows: int) -> list[float | None]:
+        """Of each kind that chooses codes, by its first weights and k."""
+        spreads: dict[tuple[int | None, int | None], np.ndarray] = {}
+        expected: list[float | None] = []
+        for kind, own in zip(self.config.settled, begun, strict=True):
+            if not isinstance(kind, Chosen):
+                expected.append(None)
+                continue
+            first = (kind.latents, kind.seed)
+            if first not in spreads:
+                spreads[first] = pre_activation_spread(own["parameter.encoder"], self.found.covariance)
+            expected.append(expected_dead(firing_prior(spreads[first], kind.k), rows))
+        return expected
 
     def _norms(self, tensors: Mapping[str, Tensor]) -> np.ndarray | None:
         """Lengths of decoder rows at several sites [M, S], in the unit of training; of one site nothing."""

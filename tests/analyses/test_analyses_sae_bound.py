@@ -5,8 +5,11 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.linear_model import LogisticRegression
 
+from lrh_ray.analyses.jackknife import Estimate
+from lrh_ray.analyses.sae.above_chance import above_chance, share_above
 from lrh_ray.analyses.sae.bound_test import bound_test, turned_logits
 from lrh_ray.analyses.sae.probe_logits import cross_validated, word_probes
+from lrh_ray.analyses.sae.published_test import published_test
 from lrh_ray.analyses.sae.upper_bound import (
     chosen_and_scored,
     correlations,
@@ -132,12 +135,60 @@ def test_the_test_finds_a_latent_that_knows_and_nothing_else():
     assert 0 < found.coverage.value <= 0.5
 
 
-def test_the_null_is_centred_and_chance_is_what_noise_reaches_as_published():
+def test_the_null_is_centred_and_finds_nothing_in_noise():
     trials = [judged(seed) for seed in range(6)]
-    published = [upper_bound(*words(seed)[:2], exponential=False).mean for seed in range(6)]
     assert abs(np.mean([trial.null.mean() for trial in trials])) < 0.03
-    assert np.mean([trial.chance.mean for trial in trials]) == pytest.approx(np.mean(published), abs=0.04)
     assert np.mean([(trial.p_values <= 0.05).any() for trial in trials]) <= 0.5  # at level .05, one in twenty
+    assert max(trial.null_coverage.mean() for trial in trials) < 0.05
+    assert abs(np.mean([trial.corrected.value for trial in trials])) < 0.1
+
+
+def test_coverage_of_the_null_is_that_of_its_draws():
+    """Of latents that are the logits themselves, every draw of the null covers what its mean says."""
+    found = judged(0, strength=1.0)
+    assert len(found.null_coverage) == 60
+    assert ((found.null_coverage >= 0) & (found.null_coverage <= 1)).all()
+    assert found.coverage.value > np.quantile(found.null_coverage, 0.975)
+
+
+def published(seed, strength=0.0, draws=60):
+    return published_test(*words(seed, strength), draws=draws, seed=seed, exponential=False)
+
+
+def test_chance_as_published_is_what_noise_reaches_and_corrected_it_is_nothing():
+    trials = [published(seed) for seed in range(8)]
+    assert np.mean([trial.chance for trial in trials]) == pytest.approx(
+        np.mean([trial.bound.mean for trial in trials]), abs=0.03
+    )
+    assert abs(np.mean([trial.corrected.value for trial in trials])) < 0.05
+    assert sum(trial.corrected.low < 0 < trial.corrected.high for trial in trials) >= 6
+
+
+def test_chance_depends_on_the_log_odds_that_are_turned():
+    """Codes that fire rarely go far with a probe that is sure of few words, and not with one that separates all."""
+    rng = np.random.default_rng(0)
+    logits, _, groups = words(0)
+    latents = [np.maximum(rng.standard_normal((len(u), 80)) - 2, 0) for u in logits]
+    heavy = [rng.standard_t(1.1, len(u)) for u in logits]
+    of_heavy = published_test(heavy, latents, groups, draws=60, seed=0, exponential=False).chance
+    of_sure = published_test(logits, latents, groups, draws=60, seed=0, exponential=False).chance
+    assert of_heavy > of_sure + 0.2
+
+
+def test_a_perfect_match_is_1_however_high_chance_is():
+    logits, latents, groups = words(3)
+    for concept, (u, z) in enumerate(zip(logits, latents, strict=True)):
+        z[:, concept] = u
+    found = published_test(logits, latents, groups, draws=40, seed=0, exponential=False)
+    assert found.chance > 0.2
+    assert found.corrected.value == pytest.approx(1)
+    assert found.mean.value == found.bound.mean == pytest.approx(upper_bound(logits, latents, exponential=False).mean)
+
+
+def test_numbers_are_counted_from_chance():
+    found = above_chance(Estimate(value=0.55, low=0.1, high=1.0), 0.1)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.0, 1.0))
+    np.testing.assert_allclose(share_above(np.array([0.0, 0.5]), 0.5), [-1, 0])
 
 
 def test_signs_are_turned_by_whole_groups():
@@ -175,6 +226,8 @@ def test_a_probe_of_its_own_words_says_what_one_of_others_does_not():
     told = word_probes(rows, labels, groups, inverse_penalty=1.0, repeats=5, seed=0)
     assert told.accuracy == 1
     assert told.ceiling > 0.9
+    assert told.covered == 1
+    assert found.covered < told.covered
     with pytest.raises(NotEnoughData, match="words of both kinds"):
         word_probes(
             rows[:10],

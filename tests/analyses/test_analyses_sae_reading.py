@@ -1,5 +1,6 @@
 """Trained autoencoders as they are used: sums over a corpus, thresholds, and weights in the rows' own unit."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -64,6 +65,8 @@ def test_sums_do_not_depend_on_how_rows_are_split(parameters, rows):
     merged = merge_tree(parts)
     np.testing.assert_allclose(merged.sums, whole.sums, rtol=1e-6)
     np.testing.assert_array_equal(merged.fired, whole.fired)
+    np.testing.assert_array_equal(merged.ends, whole.ends)
+    assert merged.dead() == whole.dead()
     assert whole.rows == ROWS
 
 
@@ -86,14 +89,63 @@ def test_unexplained_variance_is_that_of_the_whole_corpus(parameters, rows):
     codes = reader.codes(torch.from_numpy(rows))
     assert found.l0().value == pytest.approx((codes > 0).sum(1).double().mean().item())
     np.testing.assert_allclose(found.density, (codes > 0).double().mean(0).numpy())
-    assert found.dead == pytest.approx((~(codes > 0).any(0)).double().mean().item())
+    assert found.dead().value == pytest.approx((~(codes > 0).any(0)).double().mean().item())
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Rows are codes."""
+
+    def codes(self, rows):
+        return rows
+
+    def decode(self, codes, rows=None):
+        return codes
+
+
+def firing(mask, groups, num_groups):
+    rows = mask.astype(np.float32)
+    return Reconstruction.of(rows, Planted(), np.zeros(mask.shape[1]), groups, num_groups=num_groups)
+
+
+def test_dead_latents_are_those_left_when_each_group_is_left_out():
+    rng = np.random.default_rng(5)
+    mask, groups = rng.random((80, 60)) < 0.03, rng.permutation(np.arange(80) % 8)
+    found = firing(mask, groups, 9).dead()  # a group without rows
+    without = [(~mask[groups != g].any(axis=0)).mean() for g in range(8)]
+    error = np.sqrt(7 * np.var(without))
+    assert found.value == pytest.approx((~mask.any(axis=0)).mean())
+    assert found.high - found.value == pytest.approx(2.3646 * error, rel=1e-4)
+    assert found.low == max(0, found.value - (found.high - found.value))
+
+
+def test_the_interval_of_the_dead_holds_what_as_many_other_documents_say():
+    """Latents of very different rates, rows of a document alike: the mean over corpora lies inside, nearly always."""
+    rng = np.random.default_rng(6)
+    rate = 10 ** rng.uniform(-4, -1, 400)
+    groups = np.repeat(np.arange(20), 10)
+
+    def corpus():
+        documents = rng.random((20, 400)) < 5 * rate  # what a document is about
+        return (rng.random((200, 400)) < 0.3) & documents[groups]
+
+    trials = [firing(corpus(), groups, 20).dead() for _ in range(40)]
+    true = np.mean([trial.value for trial in trials])
+    assert np.mean([trial.low <= true <= trial.high for trial in trials]) >= 0.9
+
+
+def test_latents_that_always_or_never_fire_are_sure():
+    mask = np.tile(np.arange(10) < 7, (40, 1))
+    found = firing(mask, np.arange(40) % 4, 4).dead()
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_one_group_has_no_interval(parameters, rows):
     reader = TopKReader(parameters=parameters, k=5)
     one = Reconstruction.of(rows, reader, np.zeros(WIDTH), np.zeros(ROWS, np.int64), num_groups=GROUPS)
-    with pytest.raises(NotEnoughData, match="at least 2"):
-        one.fvu()
+    for number in (one.fvu, one.dead):
+        with pytest.raises(NotEnoughData, match="at least 2"):
+            number()
 
 
 @pytest.mark.parametrize("k", [1, 5, 12])

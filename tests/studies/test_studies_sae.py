@@ -10,13 +10,16 @@ from pretended_device import pretended
 from safetensors.numpy import load_file
 from studies_material import config_of
 
+from lrh_ray.analyses.state import merge_tree
 from lrh_ray.artifacts import load_result
 from lrh_ray.collective import Share
 from lrh_ray.errors import ClusterError, ConfigError, NotEnoughData, SiteError, StateConflict
-from lrh_ray.store.reader import open_store
+from lrh_ray.store.reader import open_sealed, open_store
 from lrh_ray.studies.reporting import write_report
-from lrh_ray.studies.sae_study import autoencoders
+from lrh_ray.studies.sae_passes import LeftOutPass
+from lrh_ray.studies.sae_study import autoencoders, dealt_rows
 from lrh_ray.studies.sae_training import SaeLearner, SaeTask, SiteUnit
+from lrh_ray.testing.stores import make_tokens
 
 WIDTH, FEATURES, ACTIVE, DOCUMENTS = 32, 40, 3, 300
 KINDS = (
@@ -88,6 +91,48 @@ def test_every_kind_explains_what_its_first_weights_do_not(result, kind):
         decoder = result.arrays[f"resid.1/{kind}/decoder"]
         unit = decoder / np.linalg.norm(decoder, axis=1, keepdims=True)
         assert np.abs(truth() @ unit.T).max(axis=1).mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", SPARSE_BY_COUNT)
+def test_dead_latents_have_an_interval_and_their_null_beside_them(result, kind):
+    found = measure(result, "dead", kind)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.value == pytest.approx((result.arrays[f"resid.1/{kind}/density"] == 0).mean())
+    untrained = (result.arrays[f"resid.1/{kind}/density_untrained"] == 0).mean()
+    assert found.controls["untrained"] == pytest.approx(untrained)
+    assert found.controls["unfiltered"] == found.value  # the store has no sinks
+    assert ("prior" in found.controls) == (kind != "jumprelu")  # the others choose a number of codes
+    assert found.controls.get("prior", untrained) == pytest.approx(untrained, abs=0.1)
+    assert measure(result, "l0", kind).controls["unfiltered"] == measure(result, "l0", kind).value
+
+
+def test_rows_that_are_in_no_number_are_counted(material, tmp_path, cluster):
+    """Sinks at a site that is not trained on are left out too; a BOS stands for no text."""
+    tokens = make_tokens([20] * 60)
+    first = tokens.starts[:-1]
+    tokens.char_end[first] = tokens.char_start[first]
+
+    def rows_of(layer, kinds, marks, rng):
+        rows = planted(1, kinds, marks, rng)
+        if not layer:
+            rows[[4, 5]] *= 1000  # of a block, whatever its documents
+        return rows
+
+    place = write_store(tmp_path / "store", 2, rows_of, num_documents=60, width=WIDTH, tokens=tokens)
+    told = ("sae.kinds=[{kind: topk, k: 4}]", "sae.steps=4", "sae.batch_rows=64", "sae.groups=4", "sae.shown_latents=0")
+    (table,) = [one for one in load_result(autoencoders(asking(material, place, *told))).tables if one.name == "rows"]
+    found = dict(zip(table.columns, table.rows[0], strict=True))
+    store = open_sealed(place)
+    blocks = [(store.sink_mask(block), store.keys(block)) for block in range(store.plan.num_blocks)]
+    num = sum(int((sinks & (keys.char_end > keys.char_start)).sum()) for sinks, keys in blocks)
+    assert found["training sinks"] + found["held-out sinks"] == num > 0
+    assert found["no text"] == 60
+    parts = ("training rows", "held-out rows", "training sinks", "held-out sinks", "no text")
+    assert sum(found[part] for part in parts) == store.plan.num_valid_rows
+    keeping = dealt_rows(asking(material, place, *told, "sae.sinks=keep").sae, store)
+    kept = merge_tree([LeftOutPass(rows=keeping)(block) for block in range(store.plan.num_blocks)])
+    assert kept.counts["sinks"].sum() == 0
+    assert kept.counts["without text"].sum() == 60
 
 
 def test_a_threshold_gives_as_many_codes_as_asked_for(result):
@@ -243,6 +288,8 @@ def test_a_preselection_learns_and_its_recall_stands_beside_it(material, root, t
         found = measure(result, "recall", kind)
         assert 0.97 < found.value <= 1
         assert found.unit == "of the exact choice"
+        assert found.low < found.value <= found.high <= 1
+        assert found.controls["random_candidates"] == 8 / 64
         assert measure(result, "fvu", kind).value < 0.5 * measure(result, "fvu", kind).controls["untrained"]
     assert not [one for one in result.measures if one.name == "recall" and one.keys["autoencoder"] == "relu"]
     (table,) = [one for one in result.tables if one.name == "preselection"]

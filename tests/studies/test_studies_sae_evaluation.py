@@ -7,12 +7,19 @@ import pytest
 from planted_stores import write_store, write_words
 from studies_material import config_of
 
+from lrh_ray.analyses.sae.published_test import published_test
+from lrh_ray.analyses.sae.reading import sparse_codes
 from lrh_ray.artifacts import load_result, save_result
 from lrh_ray.errors import ConfigError, NotEnoughData, ResultMissing, SiteError, UnknownName
+from lrh_ray.store.reader import open_sealed
 from lrh_ray.studies.first_letters import whole_word
+from lrh_ray.studies.labelled_rows import rows_of, rows_of_pairs
+from lrh_ray.studies.pair_words import word_pairs
 from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.sae_bound_study import autoencoder_bound
+from lrh_ray.studies.sae_bound_task import ProbeTask
 from lrh_ray.studies.sae_evaluation_study import evaluate_autoencoders
+from lrh_ray.studies.sae_saved import saved_autoencoders
 from lrh_ray.studies.sae_study import autoencoders
 
 WIDTH, FEATURES, DOCUMENTS = 32, 24, 200
@@ -226,6 +233,46 @@ def test_the_published_number_is_larger_and_stands_beside_its_chance(bound):
     (table,) = [table for table in bound.tables if table.name == "comparison"]
     assert len(table.rows) == 4
     assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_chance_as_published_turns_the_log_odds_that_the_published_bound_is_of(material, pairs, trained, bound):
+    store = open_sealed(pairs)
+    config = asking(material, pairs, f"sae_bound.result={trained}", name="pairs")
+    concepts, _ = rows_of_pairs(store, word_pairs(store))
+    probes = ProbeTask(location=pairs, concepts=concepts, config=config.sae_bound)("resid.1")
+    saved = saved_autoencoders(config, str(trained), store, asked=(), setting="sae_bound")
+    (topk,) = [one for one in saved.autoencoders if one.name == "topk"]
+    again = published_test(
+        [one.published for one in probes],
+        [sparse_codes(topk.reader(), rows).toarray() for rows in rows_of(store, "resid.1", concepts)],
+        [one.groups for one in concepts],
+        draws=100,
+        seed=0,
+    )
+    (found,) = measures(bound, "mean_correlation", autoencoder="topk", codes="exp")
+    assert found.controls["as_published"] == pytest.approx(again.bound.mean)
+    assert found.controls["chance_as_published"] == pytest.approx(again.chance)
+
+
+def test_bounds_are_counted_from_their_chance(bound):
+    for mode, before, chance in (
+        ("as published", "as_published", "chance_as_published"),
+        ("held out", None, None),
+    ):
+        for one in measures(bound, "corrected_correlation", mode=mode):
+            keys = {name: value for name, value in one.keys.items() if name != "mode"}
+            (whole,) = measures(bound, "mean_correlation", **keys)
+            assert one.controls["uncorrected"] == (whole.controls[before] if before else whole.value)
+            if chance:
+                assert one.controls["turned_signs"] == whole.controls[chance]
+            above = (one.controls["uncorrected"] - one.controls["turned_signs"]) / (1 - one.controls["turned_signs"])
+            assert one.value == pytest.approx(above)
+            assert one.low < one.value < one.high
+            assert one.controls["null_low"] < 0 < one.controls["null_high"]
+    for one in measures(bound, "coverage"):
+        assert 0 <= one.controls["null_low"] <= one.controls["null_high"] <= 1
+        assert 0 < one.controls["ceiling"] <= 1
+        assert 0 < one.controls["p"] <= 1
 
 
 def test_a_labelled_store_is_asked_by_its_labels(material, root, trained):

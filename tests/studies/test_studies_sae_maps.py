@@ -105,6 +105,7 @@ def test_a_crosscoder_tells_shared_latents_from_those_of_one_site(result, kind):
     assert all(m.low < m.value < m.high < m.controls["untrained"] for m in left)
     shared = measure(result, "shared", kind, site=CROSS)
     assert 0.15 < shared.value < 0.6 < shared.controls["untrained"]
+    assert shared.low <= shared.value <= shared.high
     norms, fires = result.arrays[f"{CROSS}/{kind}/site_norms"], result.arrays[f"{CROSS}/{kind}/density"] > 0
     np.testing.assert_allclose((norms**2).sum(axis=1), 1, rtol=1e-4)
     at = sites_of_latents(norms)[fires]

@@ -20,7 +20,7 @@ import numpy as np
 
 from lrh_ray.analyses.kernel_logistic import fit_kernel_logistic
 from lrh_ray.analyses.pair_metrics import gram_of
-from lrh_ray.analyses.sae.upper_bound import correlations, random_halves
+from lrh_ray.analyses.sae.upper_bound import COVERED, correlations, random_halves
 from lrh_ray.errors import NotEnoughData
 
 FOLDS = 5
@@ -34,6 +34,8 @@ class WordProbes:
     held_out: np.ndarray
     accuracy: float
     ceiling: float
+    covered: float
+    """Share of halves in which the supervised direction of `ceiling` correlates above .5: the ceiling of coverage."""
 
 
 def word_probes(
@@ -58,6 +60,7 @@ def word_probes(
         held_out=held_out,
         accuracy=float(((held_out > 0) == (labels > 0.5)).mean()),
         ceiling=float(np.mean(agreements)),
+        covered=float((np.array(agreements) > COVERED).mean()),
     )
 
 
