@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 ResultPlace = Annotated[Path, typer.Argument(metavar="RESULT", help="Folder of a result of `lrh sae` or `lrh fit`.")]
 Site = Annotated[str | None, typer.Option(help="Site or transcoder's map, where the result has several.")]
 Name = Annotated[str | None, typer.Option(help="Autoencoder or kind of probe, where the result has several.")]
-CONFIGURATIONS = (".yaml", ".yml")
+CONFIGURATIONS, TEXTS = (".yaml", ".yml"), (".txt", ".jsonl")
 TABLES = ("examples", "tokens")
 
 
 def apply(
     result: ResultPlace,
-    store: Annotated[str, typer.Argument(metavar="STORE|CONFIG", help="A store, or the YAML file of its run.")],
+    store: Annotated[
+        str,
+        typer.Argument(
+            metavar="STORE|CONFIG|TEXT", help="A store, the YAML file of its run, or a text (.txt, .jsonl) to extract."
+        ),
+    ],
     site: Site = None,
     name: Name = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Place of the derived store.")] = None,
@@ -34,12 +39,15 @@ def apply(
     """Write codes or probe scores of every row as a derived store; repeat the command to resume."""
     from lrh_ray.cli.progress import watch_progress
     from lrh_ray.studies.applying import apply_fitted
+    from lrh_ray.studies.applying_text import apply_to_text
 
-    location, pool = _place(store, overrides)
+    if store.endswith(TEXTS):
+        verb = partial(apply_to_text, result, Path(store), overrides=overrides)
+    else:
+        location, pool = _place(store, overrides)
+        verb = partial(apply_fitted, result, location, pool=pool)
     with watch_progress() as progress:
-        facts = apply_fitted(
-            result, location, site=site, name=name, target=output, pool=pool, address=address, progress=progress
-        )
+        facts = verb(site=site, name=name, target=output, address=address, progress=progress)
     show_facts(facts, as_json)
 
 

@@ -102,7 +102,7 @@ def saved_autoencoders(
         SiteError: A site that the store or the result does not have.
     """
     result = _result(config, path, setting)
-    _require_model(result, store)
+    require_model(result, store)
     sites = _sites(result, store, asked, setting)
     names = names_of(result.resolved["kinds"])  # type: ignore[arg-type]
     found, omitted = list[Saved](), dict[str, str]()
@@ -144,7 +144,7 @@ def _result(config: RunConfig, path: str | None, setting: str) -> Result:
     return next(iter(own.values()))
 
 
-def _require_model(result: Result, store: Store) -> None:
+def require_model(result: Result, store: Store) -> None:
     """Refuse codes of rows that another model made."""
     made = result.provenance.get("store")
     other = made.get("model") if isinstance(made, Mapping) else None

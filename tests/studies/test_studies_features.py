@@ -1,6 +1,7 @@
 """Features by number, token and text: what was planted is found, and a token that means nothing finds nothing."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lrh_ray.artifacts import load_result
 from lrh_ray.cli import main
 from lrh_ray.errors import ConfigError, NotEnoughData, SiteError, UnknownName
 from lrh_ray.store.reader import open_store
+from lrh_ray.studies.applying_text import apply_to_text
 from lrh_ray.studies.extraction import extract
 from lrh_ray.studies.feature_study import EXAMPLES, Question, features
 from lrh_ray.studies.fitted import open_fitted
@@ -138,8 +140,7 @@ def spoken(material, tmp_path_factory, cluster):
 def test_a_text_is_read_as_the_stores_documents_were(spoken):
     result, store = spoken
     sequence = 3
-    block = int(store.plan.block_of_sequence[sequence])
-    own = store.keys(block).doc == sequence
+    block, own = _rows_of(store, sequence)
     text = store.texts[sequence]
     found = load_result(features(result, Question(text=text, num=4)))
     (tokens,) = found.tables
@@ -166,3 +167,32 @@ def test_a_token_is_found_by_its_text(spoken):
         read += [texts[doc][a:b] for doc, a, b in zip(own.doc, own.char_start, own.char_end, strict=True)]
     assert set(read) == {"e"}
     assert f"{len(read):,} of" in found.summary[0]
+
+
+def test_a_file_of_text_is_read_as_the_stores_documents_were(spoken, tmp_path, cluster, capsys):
+    """The codes of documents that are extracted anew are those of the store's own rows."""
+    result, store = spoken
+    texts = [store.texts[sequence] for sequence in range(40)]
+    (tmp_path / "some.jsonl").write_text("\n".join(json.dumps({"id": f"t{n}", "text": t}) for n, t in enumerate(texts)))
+    for _ in range(2):  # the second time all is there
+        with pytest.raises(SystemExit) as done:
+            main(["apply", str(result), str(tmp_path / "some.jsonl"), "--json"])
+        assert done.value.code == 0
+        facts = json.loads(capsys.readouterr().out)
+    found, rows = open_store(facts["store"]), open_store(facts["derived_from"])
+    assert set(found.texts) == set(texts)
+    assert rows.sites == (SITE,)
+    sequence = 3
+    block, own = _rows_of(store, sequence)
+    again, theirs = _rows_of(found, found.texts.index(texts[sequence]))
+    with torch.no_grad():
+        codes = open_fitted(result).reader.codes(torch.from_numpy(store.block_rows(SITE, block)[own])).numpy()
+    index, value = (found.block_rows(site, again)[theirs] for site in found.sites)
+    np.testing.assert_allclose(np.take_along_axis(codes, index, 1), value, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"No file 'none\.txt'"):
+        apply_to_text(result, Path("none.txt"))
+
+
+def _rows_of(store, sequence):
+    block = int(store.plan.block_of_sequence[sequence])
+    return block, store.keys(block).doc == sequence
