@@ -57,7 +57,7 @@ def _transcoder_table(maps: Mapping[str, MapRows], measured: Sequence[Measured])
     rows: list[tuple[Scalar, ...]] = []
     for one in measured:
         l0, own = one.held_out.l0().value, maps[one.site]
-        rank = round(own.left_by_components(l0), 4) if one.sparse else "-"
+        rank = round(own.left_by_components(l0), 4) if one.sparse else None
         fvu, untrained = one.held_out.fvu().value, one.untrained.fvu().value
         rows.append((one.site, one.name, round(fvu, 4), rank, round(float(own.explained[-1]), 4), round(untrained, 4)))
     return Table(

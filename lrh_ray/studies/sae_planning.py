@@ -29,7 +29,7 @@ from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.sae_config import SaeConfig
 from lrh_ray.studies.sae_kind_config import Chosen, GatedKind, Kind, StructuredKind
 from lrh_ray.studies.sae_sharing import MapWidths, latent_parts, numbers_moved, possible_parts
-from lrh_ray.studies.sae_study import store_maps
+from lrh_ray.studies.sae_study import dealt_groups, store_maps
 
 FLOAT = 4
 """Bytes of a number in training."""
@@ -133,10 +133,12 @@ def plan_training(config: RunConfig, *, timed: bool = True) -> TrainingPlan:
 
     Raises:
         SiteError: A site that the store does not have.
+        NotEnoughData: Too few documents for those that are held out.
         TooLarge: The workers do not fit into this machine's memory (`timed`).
     """
     sae, store = config.sae, open_store(config.store_location)
     maps = store_maps(sae, store)
+    dealt_groups(sae, store)
     widths = {site.name: site.width for one in maps for site in store.plan.sites if site.name in one.sites}
     ends = [MapWidths.of(one, widths) for one in maps]
     sizes = [_Sizes(kind=kind, ends=one, latents=sae.latents_of(kind)) for one in ends for kind in sae.kinds]

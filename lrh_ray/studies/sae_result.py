@@ -46,7 +46,7 @@ def make_sae_result(
     seconds: float,
 ) -> Result:
     """Assemble the answer to `question`; `losses` and `latents` are those of every map or of none."""
-    config = task.config
+    config, curves = task.config, _that_mean_something(measured, curves)
     measures = (
         *_measures(store, maps, measured),
         *measures_of_sites(store, maps, measured),
@@ -111,6 +111,13 @@ def _spliced(
         )
 
 
+def _that_mean_something(measured: Sequence[Measured], curves: np.ndarray) -> np.ndarray:
+    """Curves [autoencoders, points, facts] without the codes and dead latents of autoencoders that have no zeros."""
+    dense = np.array([not one.sparse for one in measured], dtype=bool)
+    counts = np.isin(FACTS, ("l0", "dead"))
+    return np.where(dense[:, None, None] & counts, np.nan, curves)
+
+
 def _summary(measures: Sequence[Measure], maps: Mapping[str, MapRows]) -> Iterator[str]:
     """The best of each site among those that beat principal components, as many as codes; variance alone is cheap."""
     for site, rows in maps.items():
@@ -131,14 +138,17 @@ def _summary(measures: Sequence[Measure], maps: Mapping[str, MapRows]) -> Iterat
         behind = [str(m.keys["autoencoder"]) for m in judged if m not in ahead]
         if behind:
             yield f"At {site}, no better than {judge.words}: {', '.join(behind)}."
+        apart = [str(m.keys["autoencoder"]) for m in own if m not in judged]
+        if apart:
+            yield f"At {site}, not held against {judge.words}: {', '.join(apart)}; {DENSE}."
 
 
 def _comparison(measured: Sequence[Measured], maps: Mapping[str, MapRows]) -> Table:
     rows: list[tuple[Scalar, ...]] = []
     for one in measured:
         l0 = one.held_out.l0().value
-        told: tuple[Scalar, ...] = (round(l0, 1), round(one.held_out.dead().value, 4)) if one.sparse else ("-", "-")
-        left = round(maps[one.site].left_by_components(l0), 4) if one.sparse else "-"
+        told: tuple[Scalar, ...] = (round(l0, 1), round(one.held_out.dead().value, 4)) if one.sparse else (None, None)
+        left = round(maps[one.site].left_by_components(l0), 4) if one.sparse else None
         fvu, unfiltered = one.held_out.fvu().value, one.unfiltered.fvu().value
         rows.append((one.site, one.name, *told, round(fvu, 4), left, round(unfiltered, 4)))
     return Table(
@@ -172,7 +182,7 @@ def _curve_table(measured: Sequence[Measured], config: SaeConfig, curves: np.nda
     every = -(-config.steps // CURVE_POINTS)
     points = sorted({*np.linspace(0, curves.shape[1] - 1, 10).round().astype(int).tolist()})
     rows = [
-        (one.site, one.name, point * every, *(float(f"{value:.4g}") for value in curves[number, point]))
+        (one.site, one.name, point * every, *map(_short, curves[number, point].tolist()))
         for number, one in enumerate(measured)
         for point in points
     ]
@@ -183,6 +193,10 @@ def _curve_table(measured: Sequence[Measured], config: SaeConfig, curves: np.nda
         columns=("site", "autoencoder", "step", *FACTS),
         rows=tuple(rows),
     )
+
+
+def _short(value: float) -> float | None:
+    return None if np.isnan(value) else float(f"{value:.4g}")
 
 
 def _rows_table(sites: Mapping[str, SiteRows], left_out: RowCounts) -> Table:

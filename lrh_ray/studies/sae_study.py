@@ -14,18 +14,11 @@ What can go wrong: a store that is not sealed, a site that it does not have, few
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
-from torch import Tensor
 
-from lrh_ray.analyses.sae.architectures.conca import ConCA
-from lrh_ray.analyses.sae.evaluation import Reconstruction
-from lrh_ray.analyses.sae.firing_prior import expected_dead, firing_prior, pre_activation_spread
-from lrh_ray.analyses.sae.reader import Reader, fold
-from lrh_ray.analyses.sae.site_norms import site_norms
 from lrh_ray.artifacts import save_result, standing_result
 from lrh_ray.config import as_plain
 from lrh_ray.errors import NotEnoughData, SiteError
@@ -38,27 +31,23 @@ from lrh_ray.store.reader import Store, open_sealed
 from lrh_ray.studies.progress import Progress, Silent
 from lrh_ray.studies.run import RunConfig
 from lrh_ray.studies.sae_config import SaeConfig
-from lrh_ray.studies.sae_kind_config import BatchTopKKind, Chosen, ConCAKind, Kind, MatryoshkaKind
-from lrh_ray.studies.sae_kinds import kind_names, make_reader
 from lrh_ray.studies.sae_latent_table import SiteLatents
 from lrh_ray.studies.sae_latents import find_passages, shown_latents
 from lrh_ray.studies.sae_map_config import SiteMap, site_maps
 from lrh_ray.studies.sae_map_rows import left_by_components, map_rows
 from lrh_ray.studies.sae_maps import SiteUnit
+from lrh_ray.studies.sae_measuring import MapMeasurement
 from lrh_ray.studies.sae_passes import (
     TRAINING,
-    CodesPass,
-    EvaluationPass,
     LeftOutPass,
     SaeRows,
-    ThresholdPass,
     UnitPass,
 )
 from lrh_ray.studies.sae_records import MapRows, Measured, SiteRows
 from lrh_ray.studies.sae_result import make_sae_result
 from lrh_ray.studies.sae_sharing import latent_parts
 from lrh_ray.studies.sae_splicing import SpliceTask, held_out_documents
-from lrh_ray.studies.sae_training import SaeTask, load_curves, load_recall, load_training, train_autoencoders
+from lrh_ray.studies.sae_training import SaeTask, load_curves, load_recall, train_autoencoders
 from lrh_ray.studies.weights import find_checkpoint
 
 T = TypeVar("T")
@@ -99,7 +88,7 @@ def autoencoders(config: RunConfig, *, address: str = EMBEDDED, progress: Progre
         progress.begin("measuring autoencoders", len(maps), "maps")
         measured: list[Measured] = []
         for one in ends.values():
-            measured += _Map(config=config.sae, rows=rows, found=one).measured(checkpoints)
+            measured += MapMeasurement(config=config.sae, rows=rows, found=one).measured(checkpoints)
             progress.advance(1)
         losses = _spliced(config, store, rows, measured, ends, progress)
         latents = _latents(config.sae, rows, measured, ends, progress)
@@ -221,7 +210,21 @@ def store_maps(config: SaeConfig, store: Store) -> tuple[SiteMap, ...]:
 
 
 def dealt_rows(config: SaeConfig, store: Store) -> SaeRows:
-    """Whole documents are held out, dealt to groups in a random order."""
+    """Whole documents are held out, dealt to groups in a random order.
+
+    Raises:
+        NotEnoughData: Too few documents.
+    """
+    group = dealt_groups(config, store)
+    return SaeRows(location=absolute(store.location), root=store.root, group=group, sinks=config.sinks)
+
+
+def dealt_groups(config: SaeConfig, store: Store) -> np.ndarray:
+    """`TRAINING` or a group of held-out documents [sequences].
+
+    Raises:
+        NotEnoughData: Too few documents.
+    """
     ids, document = np.unique(np.array(store.document_ids), return_inverse=True)
     num = round(config.held_out * len(ids))
     if num < config.groups or num == len(ids):
@@ -232,7 +235,7 @@ def dealt_rows(config: SaeConfig, store: Store) -> SaeRows:
     order = np.random.default_rng([config.seed, 0]).permutation(len(ids))
     group = np.full(len(ids), TRAINING)
     group[order[:num]] = np.arange(num) % config.groups
-    return SaeRows(location=absolute(store.location), root=store.root, group=group[document], sinks=config.sinks)
+    return np.asarray(group[document])
 
 
 def training_documents(store: Store, rows: SaeRows) -> tuple[str, ...]:
@@ -259,99 +262,3 @@ def _site_rows(rows: SaeRows, site: str) -> SiteRows:
         explained=left_by_components(training, held_out),
         covariance=training.xx / scale**2,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Map:
-    """Measures the autoencoders of one map."""
-
-    config: SaeConfig
-    rows: SaeRows
-    found: MapRows
-
-    def measured(self, checkpoints: Mapping[int, Path]) -> list[Measured]:
-        """All kinds, trained and as they began."""
-        first, last = checkpoints[0], checkpoints[self.config.steps]
-        names, kinds = kind_names(self.config.settled), self.config.settled
-        tensors, begun = (self._loaded(checkpoint, names) for checkpoint in (last, first))
-        thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, tensors, strict=True)]
-        first_thresholds = [self._threshold(kind, own) for kind, own in zip(kinds, begun, strict=True)]
-        readers = tuple(map(self._reader, kinds, tensors, thresholds))
-        untrained = tuple(map(self._reader, kinds, begun, first_thresholds))
-        num = len(kinds)
-        both = self._evaluated((*readers, *untrained))
-        unfiltered = self._evaluated(readers, sinks="keep") if self.config.sinks == "drop" else both[:num]
-        dead = self._expected_dead(begun, both[0].rows)
-        return [
-            Measured(
-                site=self.found.name,
-                name=name,
-                kind=kind,
-                held_out=both[number],
-                untrained=both[num + number],
-                unfiltered=unfiltered[number],
-                threshold=thresholds[number],
-                reader=readers[number],
-                untrained_reader=untrained[number],
-                expected_dead=dead[number],
-                norms=self._norms(tensors[number]),
-                untrained_norms=self._norms(begun[number]),
-            )
-            for number, (name, kind) in enumerate(zip(names, kinds, strict=True))
-        ]
-
-    def _loaded(self, checkpoint: Path, names: Sequence[str]) -> list[dict[str, Tensor]]:
-        latents = map(self.config.latents_of, self.config.kinds)
-        own = zip(names, latents, strict=True)
-        return [load_training(checkpoint, self.found.name, name, num) for name, num in own]
-
-    def _reader(self, kind: Kind, tensors: Mapping[str, Tensor], threshold: float) -> Reader:
-        reader = make_reader(kind, self.config, tensors, self.found.unit.scales, threshold)
-        if not (isinstance(kind, ConCAKind) and kind.norm == "batch" and isinstance(reader, ConCA)):
-            return reader
-        task = CodesPass(rows=self.rows, sites=self.found.ends.reads, reader=reader)
-        return reader.read_with(reduce_blocks(range(self.rows.store().plan.num_blocks), task))
-
-    def _expected_dead(self, begun: Sequence[Mapping[str, Tensor]], rows: int) -> list[float | None]:
-        """Of each kind that chooses codes, by its first weights and k."""
-        spreads: dict[tuple[int | None, int | None], np.ndarray] = {}
-        expected: list[float | None] = []
-        for kind, own in zip(self.config.settled, begun, strict=True):
-            if not isinstance(kind, Chosen):
-                expected.append(None)
-                continue
-            first = (kind.latents, kind.seed)
-            if first not in spreads:
-                spreads[first] = pre_activation_spread(own["parameter.encoder"], self.found.covariance)
-            expected.append(expected_dead(firing_prior(spreads[first], kind.k), rows))
-        return expected
-
-    def _norms(self, tensors: Mapping[str, Tensor]) -> np.ndarray | None:
-        """Lengths of decoder rows at several sites [M, S], in the unit of training; of one site nothing."""
-        widths = self.found.unit.widths
-        return site_norms(tensors["parameter.decoder"], widths).numpy() if widths else None
-
-    def _threshold(self, kind: Kind, tensors: Mapping[str, Tensor]) -> float:
-        """That of a BatchTopK kind, over all training rows; two passes."""
-        if not isinstance(kind, BatchTopKKind | MatryoshkaKind):
-            return 0.0
-        own = {name.removeprefix("parameter."): tensor for name, tensor in tensors.items() if "parameter." in name}
-        parameters, reads = fold(own, self.found.unit.scales), self.found.ends.reads
-        blocks = range(self.rows.store().plan.num_blocks)
-        coarse = reduce_blocks(blocks, ThresholdPass(rows=self.rows, sites=reads, parameters=parameters))
-        prefix = coarse.place(kind.k)
-        if prefix is None:
-            return 0.0
-        fine = ThresholdPass(rows=self.rows, sites=reads, parameters=parameters, prefix=prefix)
-        return reduce_blocks(blocks, fine).threshold(coarse, kind.k)
-
-    def _evaluated(self, readers: tuple[Reader, ...], *, sinks: str | None = None) -> tuple[Reconstruction, ...]:
-        task = EvaluationPass(
-            rows=self.rows,
-            ends=self.found.ends,
-            unit=self.found.unit,
-            readers=readers,
-            num_groups=self.config.groups,
-            sinks=sinks,
-        )
-        return reduce_blocks(range(self.rows.store().plan.num_blocks), task).of

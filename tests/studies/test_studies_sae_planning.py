@@ -13,7 +13,7 @@ from lrh_ray.analyses.sae import preselection, tile_memory
 from lrh_ray.analyses.sae.sparse_step import SparseTraining
 from lrh_ray.cli import app
 from lrh_ray.collective import Share
-from lrh_ray.errors import SiteError, TooLarge
+from lrh_ray.errors import NotEnoughData, SiteError, TooLarge
 from lrh_ray.runtime.config import TrainConfig
 from lrh_ray.store.reader import open_store
 from lrh_ray.studies import sae_planning
@@ -44,7 +44,8 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def run(material, root):
-    return config_of(material, "name=plan", f"runs={root.parent}", f"store.location={root}", "sae.sites=[resid.1]")
+    settings = ("name=plan", f"runs={root.parent}", f"store.location={root}", "sae.sites=[resid.1]", "sae.groups=5")
+    return config_of(material, *settings)
 
 
 def of(run, *kinds, workers=1, parts=None, rows=512):
@@ -135,8 +136,18 @@ def test_a_site_that_is_not_there_is_named(run):
 
 def test_the_command_tells_the_plan_and_trains_nothing(material, root):
     path = material / "run.yaml"
-    arguments = ["sae", str(path), "--plan", *(f"--set={one}" for one in (f"runs={root.parent}", "name=plan"))]
-    arguments += [f"--set=store.location={root}", "--set=sae.workers={workers: 2, cpus: 1}", "--set=sae.latents=512"]
+    arguments = [
+        "sae",
+        str(path),
+        "--plan",
+        *(f"--set={one}" for one in (f"runs={root.parent}", "name=plan", "sae.groups=5")),
+    ]
+    arguments += [
+        f"--set=store.location={root}",
+        "--set=sae.workers={workers: 2, cpus: 1}",
+        "--set=sae.latents=512",
+        "--set=sae.groups=5",
+    ]
     told = CliRunner().invoke(app, [*arguments, "--json"])
     assert told.exit_code == 0, told.output
     found = json.loads(told.stdout)
@@ -145,3 +156,8 @@ def test_the_command_tells_the_plan_and_trains_nothing(material, root):
     shown = CliRunner().invoke(app, arguments)
     assert "would send" in shown.stdout
     assert not (root.parent / "plan").exists()
+
+
+def test_documents_too_few_to_hold_out_are_refused_as_the_run_refuses_them(run):
+    with pytest.raises(NotEnoughData, match="Of 60 documents 6 are held out, for 7 groups"):
+        plan_training(replace(run, sae=replace(run.sae, groups=7)), timed=False)
