@@ -146,7 +146,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         PathUnusable: The folder has something already.
     """
     kind = exchanged.kind
-    require_export(kind, "dictionary_learning", transcodes=exchanged.transcodes)
+    require_export(kind, "dictionary_learning", transcodes=exchanged.transcodes, side_by_side=exchanged.side_by_side)
     if kind == "threshold" and exchanged.k is None:
         raise ConfigError(
             "k is None; a BatchTopKSAE has the codes of a row on average beside its threshold. Set it with "

@@ -70,7 +70,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: A kind without thresholds.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "gemma_scope", transcodes=exchanged.transcodes)
+    require_export(exchanged.kind, "gemma_scope", transcodes=exchanged.transcodes, side_by_side=exchanged.side_by_side)
     large = {("W_" + n[2:] if n.startswith("w_") else n): tensor for n, tensor in to_tensors(exchanged).items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **large)

@@ -74,7 +74,9 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: A kind without thresholds.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "gemma_scope_2", transcodes=exchanged.transcodes)
+    require_export(
+        exchanged.kind, "gemma_scope_2", transcodes=exchanged.transcodes, side_by_side=exchanged.side_by_side
+    )
     settings = {
         "architecture": "jump_relu",
         "model_name": exchanged.model,

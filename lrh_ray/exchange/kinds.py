@@ -64,31 +64,24 @@ def settings_of(result: Result, name: str) -> Mapping[str, Plain]:
 
 
 def readable_places(result: Result) -> tuple[str, ...]:
-    """Sites that a result of `lrh sae` has autoencoders of, and its maps with one site at each end."""
+    """Sites that a result of `lrh sae` has autoencoders of, and its maps."""
     sites, maps = _places(result)
-    single = (name for name, one in maps.items() if len(_listed(one["reads"])) == len(_listed(one["writes"])) == 1)
-    return (*sites, *single)
+    return (*sites, *maps)
 
 
-def ends_of(result: Result, name: str) -> tuple[str, str | None]:
-    """The site that an autoencoder of site `name`, or of the map of that name, reads; and what a transcoder writes.
+def ends_of(result: Result, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sites that an autoencoder of site `name`, or of the map of that name, reads, and those that it explains.
 
     Raises:
         UnknownName: A result of `lrh sae` has no such site or map.
-        ConfigError: A map of several sites.
     """
     sites, maps = _places(result)
     if name in sites:
-        return name, None
+        return (name,), (name,)
     if name not in maps:
         raise UnknownName(f"No site {name!r} in {result.title!r}. It has: {', '.join((*sites, *maps))}.")
-    reads, writes = _listed(maps[name]["reads"]), _listed(maps[name]["writes"])
-    if len(reads) > 1 or len(writes) > 1:
-        raise ConfigError(
-            f"{name!r} has several sites side by side, and the formats written here hold one at each end. Its arrays "
-            f"in the result are read by `lrh_ray.analyses.sae.reader`."
-        )
-    return str(reads[0]), str(writes[0])
+    reads, writes = (tuple(map(str, _listed(maps[name][end]))) for end in ("reads", "writes"))
+    return reads, writes
 
 
 def _places(result: Result) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Plain]]]:

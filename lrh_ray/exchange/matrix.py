@@ -197,12 +197,17 @@ def format_named(name: str) -> Format:
     raise UnknownName(f"No format {name!r}. Known: {', '.join(FORMATS)}.")
 
 
-def require_export(kind: ReadAs, form: Format, *, transcodes: bool = False) -> Fate:
-    """What a kind is written as, or a transcoder of that kind.
+def require_export(kind: ReadAs, form: Format, *, transcodes: bool = False, side_by_side: bool = False) -> Fate:
+    """What a kind is written as, or a transcoder of that kind; nothing of several sites side by side.
 
     Raises:
         ConfigError: It cannot be written; the message says why, and which formats take it.
     """
+    if side_by_side:
+        raise ConfigError(
+            f"{TITLES[form]} holds one site at each end, as all formats do; several side by side are read only here, "
+            f"from the result."
+        )
     exports = TRANSCODER_EXPORTS if transcodes else EXPORTS
     fate = exports[form][kind]
     if fate.verdict == "refused":

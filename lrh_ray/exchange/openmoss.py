@@ -132,7 +132,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: llamascopium has no such kind.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "openmoss", transcodes=exchanged.transcodes)
+    require_export(exchanged.kind, "openmoss", transcodes=exchanged.transcodes, side_by_side=exchanged.side_by_side)
     own = absorb_offset(exchanged.tensors)
     tensors = {theirs: own[name] for name, theirs in NAMES.items()} | {"W_E": np.ascontiguousarray(own["encoder"].T)}
     if exchanged.kind == "jumprelu":

@@ -86,8 +86,11 @@ class Exchanged:
     site: str | None = None
     """Where rows come from: a site of ours, or the name that the other tool has for a place we have no name for."""
 
+    beside: tuple[str, ...] = ()
+    """Further sites whose features are read after those of `site`: of a crosscoder, or a transcoder from several."""
+
     writes: str | None = None
-    """Of a transcoder: where the rows come from that it explains."""
+    """Of a transcoder: where the rows come from that it explains; several sites side by side are joined by `+`."""
 
     model: str | None = None
     """Name of the model, as the source gives it."""
@@ -108,7 +111,7 @@ class Exchanged:
             ConfigError: A result of another study, or an autoencoder of which it does not keep everything.
             CheckpointBroken: Arrays that do not fit together.
         """
-        chosen, (read, written) = settings_of(result, name), ends_of(result, site)
+        chosen, (reads, writes) = settings_of(result, name), ends_of(result, site)
         prefix = f"{site}/{name}/"
         arrays = {key.removeprefix(prefix): a for key, a in result.arrays.items() if key.startswith(prefix)}
         kind = READ_AS[str(chosen["kind"])]
@@ -120,8 +123,9 @@ class Exchanged:
             threshold=float(np.float32(arrays["threshold"].item())) if "threshold" in arrays else None,
             norm="none" if chosen.get("norm") == "batch" else chosen.get("norm"),  # type: ignore[arg-type]
             trained_as=str(chosen["kind"]),
-            site=read,
-            writes=written,
+            site=reads[0],
+            beside=reads[1:],
+            writes=None if reads == writes else "+".join(writes),
             model=_model_of(result),
         )
 
@@ -133,6 +137,11 @@ class Exchanged:
     def width(self) -> int:
         """Features that are read."""
         return int(self.tensors["encoder"].shape[1])
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several sites are read or explained."""
+        return bool(self.beside) or "+" in (self.writes or "")
 
     @property
     def transcodes(self) -> bool:

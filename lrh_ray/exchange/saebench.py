@@ -120,12 +120,17 @@ def benchable(own: Exchanged, model_name: str) -> BenchModule:
         model_name: TransformerLens' name of the model.
 
     Raises:
-        ConfigError: A site that is no block's, or a transcoder.
+        ConfigError: A site that is no block's, a transcoder or a crosscoder.
     """
     if own.transcodes:
         raise ConfigError(
             f"SAEBench holds a reconstruction against the rows that were read, and a transcoder explains those of "
             f"{own.writes or 'another place'}. Its held-out fvu is in the result of `lrh sae`; bench an autoencoder."
+        )
+    if own.beside:
+        raise ConfigError(
+            f"SAEBench evaluates at one place, and {own.site} has {', '.join(own.beside)} beside it. Its held-out fvu is "
+            f"in the result of `lrh sae`; bench an autoencoder."
         )
     layer, hook = block_of(own.site), lens_name(own.site)
     if layer is None or hook is None:

@@ -131,7 +131,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: SAELens has no such kind.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "saelens", transcodes=exchanged.transcodes)
+    require_export(exchanged.kind, "saelens", transcodes=exchanged.transcodes, side_by_side=exchanged.side_by_side)
     own = absorb_input_offset(exchanged.tensors) if exchanged.transcodes else exchanged.tensors
     tensors = {
         "W_enc": np.ascontiguousarray(own["encoder"].T),

@@ -73,7 +73,7 @@ def write(exchanged: Exchanged, folder: Path) -> None:
         ConfigError: Another kind than topk, or a transcoder between two widths.
         PathUnusable: The folder has something already.
     """
-    require_export(exchanged.kind, "sparsify", transcodes=exchanged.transcodes)
+    require_export(exchanged.kind, "sparsify", transcodes=exchanged.transcodes, side_by_side=exchanged.side_by_side)
     own = absorb_input_offset(exchanged.tensors) if exchanged.transcodes else exchanged.tensors
     if own["decoder"].shape != own["encoder"].shape:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -9,6 +10,7 @@ from importlib import metadata
 from lrh_ray.analyses.sae.applied import Application, MostCodes
 from lrh_ray.analyses.sae.reader import Reader
 from lrh_ray.errors import StoreConflict, StoreMissing
+from lrh_ray.layouts import Rows
 from lrh_ray.records import Receipt
 from lrh_ray.runtime.nonce import unseen
 from lrh_ray.store.objects import Location, open_objects
@@ -16,6 +18,7 @@ from lrh_ray.store.plan import read_plan
 from lrh_ray.store.reader import Store, open_store
 from lrh_ray.store.seal import describe_rows
 from lrh_ray.store.writer import BlockWriter
+from lrh_ray.studies.sae_maps import side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +27,15 @@ class CountPass:
 
     location: Location
     root: str
-    site: str
+    sites: tuple[str, ...]
     reader: Reader
 
     def __call__(self, block: int) -> MostCodes:
-        return MostCodes.of(open_exactly(self.location, self.root).block_rows(self.site, block), self.reader)
+        return MostCodes.of(_rows(open_exactly(self.location, self.root), self.sites, block), self.reader)
+
+
+def _rows(store: Store, sites: Sequence[str], block: int) -> Rows:
+    return side_by_side([store.block_rows(site, block) for site in sites])
 
 
 @lru_cache(maxsize=4)
@@ -56,7 +63,7 @@ class ApplyTask:
     parent: Location
     root: str
     """Digest of the parent's content."""
-    site: str
+    sites: tuple[str, ...]
     application: Application
 
     def open(self) -> "ApplyWorker":
@@ -77,7 +84,7 @@ class ApplyWorker:
 
     def process(self, block: int, attempt: str) -> Receipt:
         """Compute one block, write and commit it."""
-        columns = self._task.application.of(self._parent.block_rows(self._task.site, block))
+        columns = self._task.application.of(_rows(self._parent, self._task.sites, block))
         with BlockWriter(
             self._task.location,
             self._plan,

@@ -95,16 +95,16 @@ def apply_fitted(
             application = _application(fitted, store, standing, progress)
             plan = standing or _plan(parent, fitted, application, lineage)
             create_derived(place, parent, plan, config_yaml=_asked(fitted, lineage), provenance=_provenance(lineage))
-            _apply_blocks(place, plan, store, fitted.site, application, pool or PoolConfig(), cluster, progress)
+            _apply_blocks(place, plan, store, fitted.reads, application, pool or PoolConfig(), cluster, progress)
         progress.begin("sealing")
         seal(place, plan, parity=PARITY)
     return {**store_facts(open_store(place)), "derived_from": store.location, "parent_root": store.root}
 
 
 def _require_rows(store: Store, fitted: FittedAutoencoder | FittedProbes) -> None:
-    if fitted.site not in store.sites:
-        raise SiteError(f"{store.location!r} has no site {fitted.site!r}. It has: {', '.join(store.sites)}.")
-    width = store.plan.site(fitted.site).width
+    if absent := next((site for site in fitted.reads if site not in store.sites), None):
+        raise SiteError(f"{store.location!r} has no site {absent!r}. It has: {', '.join(store.sites)}.")
+    width = sum(store.plan.site(site).width for site in fitted.reads)
     if width != fitted.width:
         raise SiteError(
             f"Rows of {fitted.site!r} in {store.location!r} have {width} features and {fitted.name!r} reads "
@@ -150,7 +150,7 @@ def _application(
         most = fitted.exchanged.k
     else:
         progress.begin("counting the most codes of a row")
-        count = CountPass(location=absolute(store.location), root=store.root, site=fitted.site, reader=fitted.reader)
+        count = CountPass(location=absolute(store.location), root=store.root, sites=fitted.reads, reader=fitted.reader)
         most = max(1, reduce_blocks(range(store.plan.num_blocks), count).count)
     return dense if 2 * most >= fitted.num_latents else SparseCodes(reader=fitted.reader, most=most)
 
@@ -161,7 +161,7 @@ def _plan(
     application: Application,
     lineage: Mapping[str, Plain],
 ) -> Plan:
-    layer = parent.plan.site(fitted.site).layer
+    layer = parent.plan.site(fitted.reads[0]).layer if len(fitted.reads) == 1 else None
     sites = [
         SiteSpec(name=_site(fitted, column.name), width=column.width, layer=layer, dtype=column.dtype)
         for column in application.columns
@@ -185,7 +185,7 @@ def _apply_blocks(
     location: Location,
     plan: Plan,
     store: Store,
-    site: str,
+    sites: tuple[str, ...],
     application: Application,
     pool: PoolConfig,
     cluster: Cluster,
@@ -200,7 +200,7 @@ def _apply_blocks(
     place = absolute(location)
     require_shared(place, cluster)
     task = ApplyTask(
-        location=place, parent=absolute(store.location), root=store.root, site=site, application=application
+        location=place, parent=absolute(store.location), root=store.root, sites=sites, application=application
     )
     map_blocks(
         pending,

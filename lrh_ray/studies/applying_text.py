@@ -64,7 +64,7 @@ def apply_to_text(
         Everything that `extract` and `apply_fitted` raise.
     """
     fitted = open_fitted(source, site=site, name=name)
-    config = _run_of(source, text, fitted.site, overrides)
+    config = _run_of(source, text, fitted.reads, overrides)
     extract(config, folder=Path(), address=address, progress=progress)
     require_model(load_result(source), open_sealed(config.store_location))
     return apply_fitted(
@@ -79,7 +79,7 @@ def apply_to_text(
     )
 
 
-def _run_of(source: Path, text: Path, site: str, overrides: Sequence[str]) -> RunConfig:
+def _run_of(source: Path, text: Path, sites: tuple[str, ...], overrides: Sequence[str]) -> RunConfig:
     """The run of the result, with this text in the place of its documents and this site alone."""
     if not text.is_file():
         raise ConfigError(f"No file {str(text)!r}. Give a store, the YAML file of a run, or a text to read.")
@@ -90,10 +90,10 @@ def _run_of(source: Path, text: Path, site: str, overrides: Sequence[str]) -> Ru
         )
     asked = json.dumps(load_result(source).asked)
     run = parse_config(asked, RunConfig, source=f"the configuration in {str(source)!r}", overrides=overrides)
-    place = f"{str(run.store_location).rstrip('/')}-text-{digest_json([digest_file(text), site])[:8]}"
+    place = f"{str(run.store_location).rstrip('/')}-text-{digest_json([digest_file(text), *sites])[:8]}"
     document = SOURCES[text.suffix](path=str(text.resolve()))
     return replace(
         run,
         text=replace(run.text, sources=(document,), concepts=(), max_documents=None, min_characters=1, transform=NONE),
-        store=replace(run.store, sites=(site,), rows="all", pool="none", location=place, base=None),
+        store=replace(run.store, sites=sites, rows="all", pool="none", location=place, base=None),
     )

@@ -34,14 +34,14 @@ class CataloguePass:
     """block -> the catalogue of its rows."""
 
     rows: SaeRows
-    site: str
+    sites: tuple[str, ...]
     reader: Reader
     num_latents: int
     num_groups: int
     num_examples: int
 
     def __call__(self, block: int) -> Catalogue:
-        rows, keys = self.rows.keyed(self.site, block)
+        rows, keys = self.rows.keyed(self.sites, block)
         sequences = keys.doc.astype(np.int64)
         return merge_tree(
             Catalogue(
@@ -70,7 +70,7 @@ class TokenPass:
     """block -> codes on the rows of a token, beside shuffled rows of the same texts."""
 
     rows: SaeRows
-    site: str
+    sites: tuple[str, ...]
     reader: Reader
     token_id: int
     num_groups: int
@@ -78,7 +78,7 @@ class TokenPass:
     seed: int
 
     def __call__(self, block: int) -> TokenContrast:
-        rows, keys = self.rows.keyed(self.site, block)
+        rows, keys = self.rows.keyed(self.sites, block)
         sequences = keys.doc.astype(np.int64)
         return TokenContrast.of(
             rows,

@@ -26,11 +26,13 @@ class Found:
 
     store: Store
     site: str
+    """Or the name of a map."""
     name: str
     catalogue: Catalogue
 
     def keys(self, latent: int) -> dict[str, str | int | float]:
-        return {**site_keys(self.store, self.site), "autoencoder": self.name, "concept": f"latent {latent}"}
+        place = site_keys(self.store, self.site) if self.site in self.store.sites else {"site": self.site}
+        return {**place, "autoencoder": self.name, "concept": f"latent {latent}"}
 
 
 def make_catalogue_result(question: Result, found: Found, seconds: float) -> Result:

@@ -127,7 +127,8 @@ class _Features:
         fitted = open_autoencoder(source, site=question.site, name=question.name)
         config = parse_config(json.dumps(result.asked), RunConfig, source=f"the configuration in {str(source)!r}")
         store = open_sealed(config.store_location if location is None else location)
-        if fitted.site not in store.sites or store.plan.site(fitted.site).width != fitted.width:
+        known = set(fitted.reads) <= set(store.sites)
+        if not known or sum(store.plan.site(site).width for site in fitted.reads) != fitted.width:
             raise SiteError(
                 f"{store.location!r} has no rows of {fitted.width} features at {fitted.site!r}, which this autoencoder "
                 f"reads. Name another store (--store)."
@@ -153,7 +154,7 @@ class _Features:
         started = time.monotonic()
         task = CataloguePass(
             rows=self.rows,
-            site=self.fitted.site,
+            sites=self.fitted.reads,
             reader=self.reader,
             num_latents=self.fitted.num_latents,
             num_groups=GROUPS,
@@ -186,7 +187,7 @@ class _Features:
         catalogued, started = self._catalogued(), time.monotonic()
         task = TokenPass(
             rows=self.rows,
-            site=self.fitted.site,
+            sites=self.fitted.reads,
             reader=self.reader,
             token_id=token,
             num_groups=GROUPS,
@@ -212,7 +213,7 @@ class _Features:
             checkpoint=checkpoint,
             model=self.config.model,
             digest=str(cast(dict[str, Plain], self.store.plan.identity["model"])["digest"]),
-            site=self.store.plan.site(self.fitted.site),
+            sites=tuple(self.store.plan.site(site) for site in self.fitted.reads),
             reader=self.reader,
             tokens=tokens,
         )
@@ -231,7 +232,7 @@ class _Features:
         return self._found(catalogue_of(load_result(self.catalogue())))
 
     def _found(self, catalogue: Catalogue) -> Found:
-        return Found(store=self.store, site=self.fitted.site, name=self.fitted.name, catalogue=catalogue)
+        return Found(store=self.store, site=self.fitted.map_name, name=self.fitted.name, catalogue=catalogue)
 
     def _asked(self, kind: str, title: str, **resolved: Plain) -> Result:
         return Result(

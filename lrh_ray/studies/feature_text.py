@@ -23,6 +23,7 @@ from lrh_ray.models.config import ModelConfig
 from lrh_ray.models.sink import Collected
 from lrh_ray.records import Document, SiteSpec, TokenBatch
 from lrh_ray.studies.run import RunConfig
+from lrh_ray.studies.sae_maps import side_by_side
 from lrh_ray.studies.weights import checkpoint_here
 
 
@@ -36,22 +37,22 @@ class TextCodes:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTask:
-    """Reads one text at one site; runs on a worker."""
+    """Reads one text, at several sites side by side; runs on a worker."""
 
     checkpoint: Checkpoint
     model: ModelConfig
     digest: str
-    site: SiteSpec
+    sites: tuple[SiteSpec, ...]
     reader: Reader
     tokens: TokenBatch
 
     def __call__(self, _: None) -> TextCodes:
         here = checkpoint_here(self.checkpoint, self.model, self.digest)
-        kept = Collected(widths={self.site.name: self.site.width}, num_rows=self.tokens.num_tokens)
+        kept = Collected(widths={site.name: site.width for site in self.sites}, num_rows=self.tokens.num_tokens)
         alone = replace(self.model, engine="transformers", tensor_parallel=1, expert_parallel=False)
-        with closing(open_backend(here, alone, (self.site,))) as backend:
+        with closing(open_backend(here, alone, self.sites)) as backend:
             backend.forward(self.tokens, kept)
-        rows = kept.rows[self.site.name]
+        rows = side_by_side([kept.rows[site.name] for site in self.sites])
         codes = Codes.joined([Codes.of(dense) for _, dense in codes_by_tile(self.reader, rows)])
         return TextCodes(codes=codes, norms=np.linalg.norm(rows, axis=1))
 

@@ -1,7 +1,7 @@
 """What a result keeps that turns rows of a site into numbers: autoencoders and linear probes.
 
     fitted = open_fitted("runs/demo/results/1f3a", site="resid.15", name="topk")
-    fitted.site, fitted.width                  # rows it reads; those of a transcoder's map are its first end
+    fitted.reads, fitted.width                 # rows it reads, of several sites side by side
     fitted.reader                              # of an autoencoder
     fitted.lineage                             # digests: of the result, and of the weights themselves
 
@@ -35,15 +35,20 @@ AUC = "auc"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FittedAutoencoder:
-    """An autoencoder of a site, or a transcoder from one."""
+    """An autoencoder of a site, or one that stands between the two ends of a map."""
 
-    site: str
-    """Whose rows it reads."""
+    reads: tuple[str, ...]
+    """Sites whose rows it reads, side by side."""
     map_name: str
-    """Under which the result has it: of an autoencoder the site, of a transcoder its map."""
+    """Under which the result has it: of an autoencoder the site, of all others the map."""
     name: str
     exchanged: Exchanged
     lineage: Mapping[str, Plain]
+
+    @property
+    def site(self) -> str:
+        """The site that is read, or all of them in a word."""
+        return "+".join(self.reads)
 
     @property
     def width(self) -> int:
@@ -75,6 +80,10 @@ class FittedProbes:
     lineage: Mapping[str, Plain]
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.site,)
+
+    @property
     def width(self) -> int:
         """Features of a row."""
         return len(self.readout.weights)
@@ -90,12 +99,12 @@ def open_fitted(folder: Path, *, site: str | None = None, name: str | None = Non
 
     Args:
         folder: Of a result of `lrh sae` or `lrh fit`, or of an autoencoder in the files of another tool.
-        site: Whose rows it reads, or a transcoder's map; may be left out where there is only one.
+        site: Whose rows it reads, or the map of a transcoder or crosscoder; may be left out where there is only one.
         name: The autoencoder's, or the kind of probe; may be left out where there is only one.
 
     Raises:
         UnknownName: No such site or name, or several and none was given.
-        ConfigError: A result that keeps no weights, or not of this; a map of several sites.
+        ConfigError: A result that keeps no weights, or not of this.
         CheckpointMissing: The folder holds neither.
     """
     if folder.name != RESULT_FILE and not (folder / RESULT_FILE).exists():
@@ -130,15 +139,13 @@ def safe_name(*words: str) -> str:
 
 
 def _autoencoder(result: Result, site: str | None, name: str | None) -> FittedAutoencoder:
-    known = readable_places(result)
-    if site is not None and site not in known:
-        ends_of(result, site)  # says why, where there is such a map
-    place = _chosen("site", site, known, result.title)
+    place = _chosen("site", site, readable_places(result), result.title)
     chosen = _chosen("autoencoder", name, names_of(result.resolved["kinds"]), result.title)  # type: ignore[arg-type]
-    exchanged, (read, _) = Exchanged.of_result(result, place, chosen), ends_of(result, place)
+    exchanged, (reads, _) = Exchanged.of_result(result, place, chosen), ends_of(result, place)
     weights = _weights_digest(exchanged.tensors, [exchanged.kind, exchanged.k, exchanged.threshold, exchanged.norm])
+    read = "+".join(reads)
     lineage = _lineage("sae", read, chosen, weights, result) | ({} if place == read else {"map": place})
-    return FittedAutoencoder(site=read, map_name=place, name=chosen, exchanged=exchanged, lineage=lineage)
+    return FittedAutoencoder(reads=reads, map_name=place, name=chosen, exchanged=exchanged, lineage=lineage)
 
 
 def _foreign(folder: Path, site: str | None) -> FittedAutoencoder:
@@ -149,7 +156,7 @@ def _foreign(folder: Path, site: str | None) -> FittedAutoencoder:
     name = exchanged.trained_as or exchanged.kind
     weights = _weights_digest(exchanged.tensors, [exchanged.kind, exchanged.k, exchanged.threshold, exchanged.norm])
     lineage = _lineage("sae", chosen, name, weights, None)
-    return FittedAutoencoder(site=chosen, map_name=chosen, name=name, exchanged=exchanged, lineage=lineage)
+    return FittedAutoencoder(reads=(chosen,), map_name=chosen, name=name, exchanged=exchanged, lineage=lineage)
 
 
 def _probes(result: Result, site: str | None, name: str | None) -> FittedProbes:

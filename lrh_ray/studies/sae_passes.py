@@ -40,13 +40,13 @@ class SaeRows:
 
     def block(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, np.ndarray]:
         """Rows of a block that stand for text, and the group of each; `sinks` as in the settings, or another choice."""
-        rows, keys = self.keyed(site, block, sinks=sinks)
+        rows, keys = self.keyed((site,), block, sinks=sinks)
         return rows, self.group_of(keys)
 
-    def keyed(self, site: str, block: int, *, sinks: str | None = None) -> tuple[Rows, RowKeys]:
-        """The same rows, and who they are."""
+    def keyed(self, sites: Sequence[str], block: int, *, sinks: str | None = None) -> tuple[Rows, RowKeys]:
+        """The same rows of several sites side by side, and who they are."""
         keys, kept = self.kept(block, sinks=sinks)
-        return self.read((site,), block, kept), keys
+        return self.read(sites, block, kept), keys
 
     def read(self, sites: Sequence[str], block: int, kept: np.ndarray) -> Rows:
         """Rows of a block that are `kept` [all its rows], of several sites side by side."""

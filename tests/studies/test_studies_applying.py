@@ -19,6 +19,8 @@ from lrh_ray.cli import main
 from lrh_ray.config import as_plain
 from lrh_ray.errors import ConfigError, RunStopped, SiteError, StoreConflict, UnknownName
 from lrh_ray.exchange.folders import export_result
+from lrh_ray.exchange.matrix import FORMATS
+from lrh_ray.exchange.saebench import benchable
 from lrh_ray.records import Result
 from lrh_ray.runtime.config import PoolConfig
 from lrh_ray.runtime.map import map_blocks
@@ -37,7 +39,7 @@ WIDTH, LATENTS, K = 24, 72, 4
 MANY = np.random.default_rng(5).standard_normal((LATENTS, WIDTH)) / np.sqrt(WIDTH)
 KINDS = ({"kind": "topk", "k": K}, {"kind": "batchtopk", "k": K}, {"kind": "relu"}, {"kind": "conca", "norm": "layer"})
 POOL = PoolConfig(replicas=1, cpus=1)
-MAP = "resid.1-to-mlp_out.1-skip"
+MAP, CROSSED = "resid.1-to-mlp_out.1-skip", "resid.0+resid.1"
 
 
 def planted(layer, kinds, marks, rng):
@@ -268,29 +270,34 @@ def test_an_autoencoder_of_another_tool_is_applied_too_and_stands_beside_its_par
 
 @pytest.fixture(scope="module")
 def wired(config, root):
-    """A result of a skip transcoder and a crosscoder, and no autoencoder."""
+    """A result of a skip transcoder, a crosscoder and a transcoder to several sites, and no autoencoder."""
     rng = np.random.default_rng(8)
     shapes = {"encoder": (LATENTS, WIDTH), "encoder_bias": (LATENTS,), "decoder": (LATENTS, 7), "decoder_bias": (7,)}
     shapes |= {"input_offset": (WIDTH,), "skip": (7, WIDTH)}
     ends = {"reads": [SITE], "writes": ["mlp_out.1"], "skip": True}
-    several = {"name": "resid.0+resid.1", "reads": ["resid.0", SITE], "writes": ["resid.0", SITE], "skip": False}
+    both = ["resid.0", SITE]
+    wide = {"encoder": (LATENTS, 2 * WIDTH), "decoder": (LATENTS, 2 * WIDTH), "decoder_bias": (2 * WIDTH,)}
+    crossed = {"name": CROSSED, "reads": both, "writes": both, "skip": False}
+    arrays = {f"{MAP}/topk/{name}": rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    for name, shape in {**wide, "encoder_bias": (LATENTS,)}.items():
+        arrays[f"{CROSSED}/topk/{name}"] = rng.standard_normal(shape, np.float32)
     return save_result(
         Result(
             kind="sae",
             title="Maps of a test",
             summary=(),
             asked=as_plain(config),
-            resolved={"kinds": [KINDS[0]], "sites": [], "maps": [{"name": MAP, **ends}, several], "sinks": "keep"},
+            resolved={"kinds": [KINDS[0]], "sites": [], "maps": [{"name": MAP, **ends}, crossed], "sinks": "keep"},
             inputs={"store": open_store(root).root},
             measures=(),
-            arrays={f"{MAP}/topk/{name}": rng.standard_normal(shape, np.float32) for name, shape in shapes.items()},
+            arrays=arrays,
         ),
         config.results_path,
     )
 
 
 def test_a_transcoder_is_applied_to_what_it_reads_under_the_name_of_its_map(wired, root, tmp_path, cluster):
-    fitted = open_fitted(wired)
+    fitted = open_fitted(wired, site=MAP)
     assert (fitted.site, fitted.map_name, fitted.lineage["map"]) == (SITE, MAP, MAP)
     store = open_store(apply_fitted(wired, root, site=MAP, target=tmp_path / "codes", pool=POOL)["store"])
     assert store.sites == (f"{MAP}.topk.index", f"{MAP}.topk.value")
@@ -299,13 +306,29 @@ def test_a_transcoder_is_applied_to_what_it_reads_under_the_name_of_its_map(wire
         codes = np.maximum(fitted.reader.codes(torch.from_numpy(rows)).numpy(), 0)
     index, value = (store.block_rows(site, 0) for site in store.sites)
     np.testing.assert_array_equal(dense(index, value, LATENTS), codes)
-    found = load_result(features(wired, Question(latent=3), location=root))
-    assert (found.resolved["site"], found.measures[0].keys["site"]) == (MAP, SITE)
+    found = load_result(features(wired, Question(latent=3, site=MAP), location=root))
+    assert (found.resolved["site"], found.measures[0].keys["site"]) == (MAP, MAP)
     assert MAP in found.title
-    with pytest.raises(ConfigError, match="several sites side by side"):
-        open_fitted(wired, site="resid.0+resid.1")
-    with pytest.raises(UnknownName, match=f"It has: {MAP}, resid"):
+    with pytest.raises(UnknownName, match=f"Name one of '{MAP}', 'resid"):
         open_fitted(wired, site=SITE)
+
+
+def test_a_crosscoder_is_applied_to_its_sites_side_by_side_and_written_in_no_format(wired, root, tmp_path, cluster):
+    fitted = open_fitted(wired, site=CROSSED)
+    assert (fitted.reads, fitted.width, "map" in fitted.lineage) == (("resid.0", SITE), 2 * WIDTH, False)
+    store = open_store(apply_fitted(wired, root, site=CROSSED, target=tmp_path / "codes", pool=POOL)["store"])
+    rows = np.concatenate([open_store(root).block_rows(site, 0) for site in fitted.reads], axis=1).astype(np.float32)
+    with torch.no_grad():
+        codes = np.maximum(fitted.reader.codes(torch.from_numpy(rows)).numpy(), 0)
+    index, value = (store.block_rows(site, 0) for site in store.sites)
+    np.testing.assert_array_equal(dense(index, value, LATENTS), codes)
+    found = load_result(features(wired, Question(latent=3, site=CROSSED), location=root))
+    assert found.measures[0].keys["site"] == CROSSED
+    for form in FORMATS:
+        with pytest.raises(ConfigError, match="one site at each end"):
+            export_result(wired, CROSSED, "topk", form, tmp_path / form)
+    with pytest.raises(ConfigError, match=f"SAEBench evaluates at one place, and resid.0 has {SITE} beside it"):
+        benchable(fitted.exchanged, "pythia-70m")
 
 
 def test_mistakes_are_named(config, applied, result, root, tmp_path, cluster):
