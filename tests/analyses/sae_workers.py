@@ -77,6 +77,7 @@ def make(kind, mesh, dtype=torch.float64, device="cpu"):
     own = dict(weights.on(torch.device(device)).named())
     if kind.startswith("jumprelu"):
         penalty = "quadratic" if "target" in kind else "step"
+        own["encoder_bias"][::3] -= 100  # of both workers' latents some never fire
         jumps = JumpRelu(own, weight=0.05, penalty=penalty, target=5, bandwidth=0.3, first_threshold=0.3, mesh=mesh)
         return DenseTraining(jumps, dead_after=ROWS)
     if kind.startswith("conca"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrh_ray.analyses.sae.device_kernels import SparseProducts, decode, dots
 from lrh_ray.analyses.sae.device_step import DeviceTraining
@@ -58,6 +59,34 @@ def test_fifty_steps_are_those_of_the_compiled_one(case, device):
     assert bool(dead) == ("dead" in case)
     for name, tensor in compiled.tensors().items():
         torch.testing.assert_close(here.tensors()[name], tensor, rtol=0, atol=1e-10)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose size depends on values: a GPU's host waits for it to know them."""
+
+    def __init__(self):
+        super().__init__()
+        self.num = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = [one for one in args[1] if one is not None] if name in ("index", "index_put_") else []
+        by_mask = any(one.dtype in (torch.bool, torch.uint8) for one in masks)
+        self.num += by_mask or name in ("nonzero", "masked_select", "unique2", "bincount")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_size_in_a_step_depends_on_values(case):
+    training = made(DeviceTraining, case)
+    for step in range(4):
+        rows = rows_of(step)
+        with Waits() as waits:
+            training.step(rows, rate=RATE, target=written_of(case, rows))
+        assert waits.num == 0
+    with Waits() as waits:
+        torch.arange(3)[torch.tensor([True, False, True])]
+    assert waits.num  # or nothing was counted
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -5,8 +5,9 @@
 
 The formulas, the files of a checkpoint, and how workers share rows and latents out are those of `SparseTraining`; a run
 may go from one to the other. On a GPU Adam and the unit norm are compiled into one pass over the rows of each matrix.
-Alone, a step waits for the device once, when its numbers are read at its end, and BatchTopK once more; whether any
-latent is dead is known from the step before.
+Alone, a step waits for the device twice: for its numbers before the update, so that rows that are not finite change
+nothing, and for the count of the dead at its end, on which the next step's revival depends. BatchTopK waits once more
+for each try of its candidates, a transcoder once more to look at the rows that it reads.
 
 `preselect` makes the encoder's product in bfloat16 (`device_choice`). `recall` says how many of the exact choice that
 finds, of any rows.
@@ -199,10 +200,11 @@ class DeviceTraining:
 
     def _count(self, codes: TensorCodes) -> None:
         """Rows since each latent fired, and how many are dead at the next step."""
-        fired = torch.zeros_like(self.since_fired, dtype=torch.bool)
-        fired[codes.index[codes.value > 0]] = True
+        absent = len(self.since_fired)  # a place of their own, because to leave them out would wait for their number
+        fired = torch.zeros(absent + 1, dtype=torch.bool, device=self._device)
+        fired.index_fill_(0, torch.where(codes.value > 0, codes.index, absent).flatten(), True)
         self.since_fired += len(codes.index)
-        self.since_fired[fired] = 0
+        self.since_fired.masked_fill_(fired[:absent], 0)
         self._count_dead()
 
     def _count_dead(self) -> None:
