@@ -129,8 +129,8 @@ def benchable(own: Exchanged, model_name: str) -> BenchModule:
         )
     if own.beside:
         raise ConfigError(
-            f"SAEBench evaluates at one place, and {own.site} has {', '.join(own.beside)} beside it. Its held-out fvu is "
-            f"in the result of `lrh sae`; bench an autoencoder."
+            f"SAEBench evaluates at one place, and {own.site} has {', '.join(own.beside)} beside it. Its held-out fvu "
+            f"is in the result of `lrh sae`; bench an autoencoder."
         )
     layer, hook = block_of(own.site), lens_name(own.site)
     if layer is None or hook is None:
