@@ -20,6 +20,7 @@ from lrh_ray.analyses.sae.reader import Reader, Scales, ThresholdReader, TopKRea
 from lrh_ray.analyses.sae.selection import BatchTopK, TopK
 from lrh_ray.analyses.sae.sparse_step import Auxiliary, SparseTraining
 from lrh_ray.analyses.sae.sparsity import PowerPenalty
+from lrh_ray.analyses.sae.tile_memory import TileMemory
 from lrh_ray.analyses.sae.training import Training
 from lrh_ray.config import as_plain
 from lrh_ray.exchange.kinds import names_of
@@ -67,6 +68,7 @@ def make_training(
     threads: Executor | None = None,
     mesh: Mesh = ALONE,
     device: str | torch.device = "cpu",
+    tiles: TileMemory | None = None,
 ) -> Training:
     """An autoencoder before its first step.
 
@@ -81,18 +83,26 @@ def make_training(
         threads: Where loops of a CPU run.
         mesh: Whose latents and rows.
         device: Where to train; the first weights are the same on any.
+        tiles: Memory that it shares with others whose steps are made before and after its own; None: its own.
     """
     weights = first_weights(config.latents_of(kind), centre, seed=seed, read_centre=read_centre, skip=skip)
     place = torch.device(device)
     if isinstance(kind, Chosen):
-        return _chosen_training(kind, config, weights, threads, mesh, place)
+        return _chosen_training(kind, config, weights, threads, mesh, place, tiles)
     if isinstance(kind, ConCAKind):
         weights.decoder.div_(weights.num_latents**0.5)  # all codes are of size 1, and all of them add up
-    return DenseTraining(_architecture(kind, config, dict(weights.on(place).named()), seed, mesh, widths))
+    architecture = _architecture(kind, config, dict(weights.on(place).named()), seed, mesh, widths)
+    return DenseTraining(architecture, dead_after=config.dead_after)
 
 
 def _chosen_training(
-    kind: Chosen, config: SaeConfig, weights: Weights, threads: Executor | None, mesh: Mesh, device: torch.device
+    kind: Chosen,
+    config: SaeConfig,
+    weights: Weights,
+    threads: Executor | None,
+    mesh: Mesh,
+    device: torch.device,
+    tiles: TileMemory | None,
 ) -> Training:
     """On a CPU with compiled loops, on any other device in torch."""
     selection = TopK(k=kind.k) if isinstance(kind, TopKKind) else BatchTopK(k=kind.k)
@@ -106,6 +116,7 @@ def _chosen_training(
             threads=threads,
             mesh=mesh,
             preselect=config.preselect,
+            tiles=tiles,
         )
     return DeviceTraining(
         weights,

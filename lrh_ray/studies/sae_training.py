@@ -31,10 +31,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lrh_ray.analyses.sae.dense import DenseTraining
 from lrh_ray.analyses.sae.facts import StepFacts
 from lrh_ray.analyses.sae.mesh import Mesh, make_mesh
-from lrh_ray.analyses.sae.sparse_step import SparseTraining
 from lrh_ray.analyses.sae.tile_memory import TileMemory
 from lrh_ray.analyses.sae.training import Choosing, Training, belongs_to_all, joined
 from lrh_ray.collective import Share
@@ -219,7 +217,7 @@ def _training(
     tiles: TileMemory,
 ) -> Training:
     unit = MapUnit.of(one, task.units)
-    made = make_training(
+    return make_training(
         kind,
         task.config,
         unit.centre,
@@ -230,12 +228,8 @@ def _training(
         threads=threads,
         mesh=mesh,
         device=device,
+        tiles=tiles,
     )
-    if isinstance(made, DenseTraining):
-        made.dead_after = task.config.dead_after  # the curves tell one thing of all kinds
-    if isinstance(made, SparseTraining):
-        made.tiles = tiles  # steps are made one after the other
-    return made
 
 
 def train_autoencoders(task: SaeTask, *, folder: Path, progress: Progress) -> Mapping[int, Path]:

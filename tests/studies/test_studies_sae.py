@@ -141,8 +141,12 @@ def test_a_threshold_gives_as_many_codes_as_asked_for(result):
 
 
 def test_curves_and_a_page_are_there(result, material, root, tmp_path):
-    curves = result.arrays["training"]
-    assert np.isfinite(curves).all()
+    curves, (table,) = result.arrays["training"], [one for one in result.tables if one.name == "training"]
+    assert np.isfinite(curves[:, :, :2]).all()
+    counted = ["conca" not in str(name) for name in dict.fromkeys((row[0], row[1]) for row in table.rows)]
+    assert 0 < sum(counted) < len(counted)
+    for number, counts in enumerate(counted):  # what has no zeros has neither codes nor dead latents
+        assert (np.isfinite(curves[number, :, 2:]) == counts).all()
     assert (curves[:, -1, 0] < curves[:, 0, 0]).all()
     write_report(
         [autoencoders(asking(material, root, f"sae.kinds=[{', '.join(KINDS)}]"))], tmp_path / "page.html", title="SAE"
@@ -311,7 +315,7 @@ def test_a_preselection_learns_and_its_recall_stands_beside_it(material, root, t
         ("sae.workers={workers: 3}", ConfigError, "only a multiple"),
         ("sae.workers={workers: 1, gpus: 2}", ConfigError, "one whole GPU"),
         ("sae.workers={workers: 2, gpus: 0.5}", ConfigError, "one whole GPU"),
-        ("sae.workers={workers: 2, gpus: 1}", ClusterError, "more than the 0 GPUs"),
+        ("sae.workers={workers: 2, gpus: 1}", ClusterError, "2 training workers of 1 CPUs and 1 GPUs need more"),
         ("sae.preselect=0", ConfigError, "preselect is 0: it must be 1 or more"),
         ("sae.preselect=2; sae.kinds=[{kind: relu}]", ConfigError, "whose codes are chosen"),
         ("sae.workers={workers: 2}; sae.latent_parts=3", ConfigError, "latent_parts is 3"),

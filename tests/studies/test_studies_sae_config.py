@@ -89,7 +89,8 @@ def test_kinds_and_sites_of_similar_names_have_files_of_their_own(tmp_path):
     task = SaeTask(location=root, root=store.root, config=config, units=units, documents=tuple(store.document_ids))
     learner = task.open(Share(rank=0, world=1))
     learner.step(0)
+    learner.save(tmp_path)
     learner.save_share(tmp_path)
-    assert len(list(tmp_path.glob("*.0.safetensors"))) == 4
-    first, second = (load_training(tmp_path, "resid.1", name) for name in kind_names(kinds))
+    assert len(list(tmp_path.glob("*.0-of-1.safetensors"))) == 4
+    first, second = (load_training(tmp_path, "resid.1", name, 16) for name in kind_names(kinds))
     assert not torch.equal(first["adam.encoder.exp_avg"], second["adam.encoder.exp_avg"])

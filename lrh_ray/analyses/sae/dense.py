@@ -40,7 +40,7 @@ class DenseTraining:
             rates: Constants of Adam.
             dead_after: A latent that has not fired for so many rows is told as dead; nothing revives it.
         """
-        self.architecture, self.dead_after = architecture, dead_after
+        self.architecture, self._dead_after = architecture, dead_after
         self._shard = architecture.shard
         decoder = architecture.parameters["decoder"]
         self._device = decoder.device
@@ -91,7 +91,7 @@ class DenseTraining:
         per_latent = fired.sum(dim=0)
         sum_over_workers([per_latent], share)
         num_rows = len(fired) * share.world
-        counts = torch.stack([per_latent.sum(), (self.since_fired >= self.dead_after).sum()])
+        counts = torch.stack([per_latent.sum(), (self.since_fired >= self._dead_after).sum()])
         self.since_fired += num_rows
         self.since_fired[per_latent > 0] = 0
         codes, dead = sum_of_parts(counts, self.architecture.latents).tolist()

@@ -90,6 +90,7 @@ class SparseTraining:
         threads: Executor | None = None,
         mesh: Mesh = ALONE,
         preselect: int | None = None,
+        tiles: TileMemory | None = None,
     ) -> None:
         """Take the weights over; a step changes them in place.
 
@@ -103,6 +104,7 @@ class SparseTraining:
             mesh: This worker's place among those that share latents and rows out.
             preselect: Candidates in multiples of k that a product in bfloat16 finds (`preselection`); None: none, the
                 choice is exact.
+            tiles: Memory that it shares with others whose steps are made before and after its own; None: its own.
 
         Raises:
             ConfigError: Groups that do not end with all latents, latents that cannot be shared out equally, or a
@@ -116,7 +118,7 @@ class SparseTraining:
         self._rates, self._auxiliary = rates or AdamRates(), auxiliary or Auxiliary()
         self._group = group_of_latents(groups, weights.num_latents)[self._shard.part]
         self._num_groups = max(1, len(groups))
-        self.tiles = TileMemory()  # perhaps one that other trainings of this worker use too
+        self.tiles = tiles or TileMemory()
         encoder = self.weights.encoder
         self._rough = None if preselect is None else Preselection(encoder, selection, factor=preselect)
 
