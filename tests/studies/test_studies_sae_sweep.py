@@ -19,6 +19,7 @@ from lrh_ray.studies.reporting import write_report
 from lrh_ray.studies.sae_config import SaeConfig
 from lrh_ray.studies.sae_kind_config import BatchTopKKind, ConCAKind, GatedKind, StructuredKind, TopKKind
 from lrh_ray.studies.sae_kinds import kind_names
+from lrh_ray.studies.sae_map_config import SiteMap
 from lrh_ray.studies.sae_planning import plan_training
 from lrh_ray.studies.sae_sharing import numbers_moved
 from lrh_ray.studies.sae_study import autoencoders
@@ -107,8 +108,10 @@ def test_plans_and_traffic_add_up(run):
     assert plan.memory.weights == sum(one.memory.weights for one in alone)
     assert plan.memory.codes == max(one.memory.codes for one in alone)
     two = replace(run.sae, workers=TrainConfig(workers=2), kinds=(wide, replace(wide, latents=32)))
-    moved = [numbers_moved(replace(two, kinds=(wide,), latents=n), {"resid.1": WIDTH}, 1) for n in (64, 32)]
-    assert numbers_moved(two, {"resid.1": WIDTH}, 1) == sum(moved)
+    rows = ((SiteMap.of_site("resid.1"),), {"resid.1": WIDTH}, 1)
+    assert numbers_moved(two, *rows) == sum(
+        numbers_moved(replace(two, kinds=(wide,), latents=latents), *rows) for latents in (64, 32)
+    )
 
 
 @pytest.mark.parametrize(
