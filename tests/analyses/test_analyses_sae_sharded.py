@@ -21,6 +21,7 @@ from lrh_ray.analyses.sae.training import joined
 from lrh_ray.collective import Share
 from lrh_ray.errors import ConfigError
 
+pytestmark = pytest.mark.timeout(600)  # the workers' runs: four minutes where two files of tests share two cores
 TWO_PARTS = Mesh(latents=Share(rank=0, world=2))
 TWO_OF_ROWS = Mesh(rows=Share(rank=0, world=2))
 RUNS = (
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
         workers = [
             subprocess.Popen([*command, str(rank), str(place / str(world)), str(world)]) for rank in range(world)
         ]
-        assert [worker.wait(timeout=280) for worker in workers] == [0] * world
+        assert [worker.wait(timeout=560) for worker in workers] == [0] * world
     return place
 
 
