@@ -31,7 +31,8 @@ def recall_measures(
     for one, found in zip(measured, recall, strict=True):
         if config.preselect is not None and isinstance(one.kind, Chosen):
             own = {**keys[one.site], "autoencoder": one.name}
-            by_chance = num_candidates(config.preselect, one.kind.k, config.latents) / config.latents
+            latents = config.latents_of(one.kind)
+            by_chance = num_candidates(config.preselect, one.kind.k, latents) / latents
             last = wilson(float(found[-1]), config.batch_rows)
             yield bounded_measure("recall", last, "of the exact choice", own, {"random_candidates": by_chance})
 

@@ -21,6 +21,8 @@ from lrh_ray.studies.sae_kind_config import BatchTopKKind, ConCAKind, GatedKind,
 from lrh_ray.studies.sae_kinds import kind_names
 from lrh_ray.studies.sae_map_config import SiteMap
 from lrh_ray.studies.sae_planning import plan_training
+from lrh_ray.studies.sae_recall_result import recall_measures
+from lrh_ray.studies.sae_records import Measured
 from lrh_ray.studies.sae_sharing import numbers_moved
 from lrh_ray.studies.sae_study import autoencoders
 from lrh_ray.studies.sae_training import SaeLearner, SaeTask, SiteUnit
@@ -112,6 +114,16 @@ def test_plans_and_traffic_add_up(run):
     assert numbers_moved(two, *rows) == sum(
         numbers_moved(replace(two, kinds=(wide,), latents=latents), *rows) for latents in (64, 32)
     )
+
+
+def test_candidates_by_chance_are_a_share_of_a_kinds_own_latents():
+    kinds = (TopKKind(k=8), TopKKind(k=8, latents=256))
+    config = SaeConfig(kinds=kinds, latents=64, preselect=2)
+    measured = [object.__new__(Measured) for _ in kinds]  # nothing else of them is read
+    for one, kind in zip(measured, config.settled, strict=True):
+        vars(one).update(site="resid.1", name=str(kind.latents), kind=kind)
+    found = recall_measures({"resid.1": {"site": "resid.1"}}, measured, config, np.array([[0.5], [0.9]]))
+    assert [one.controls["random_candidates"] for one in found] == [16 / 64, 16 / 256]
 
 
 @pytest.mark.parametrize(
