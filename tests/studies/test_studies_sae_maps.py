@@ -146,7 +146,7 @@ def test_a_skip_transcoder_is_exported_and_a_crosscoder_is_refused_with_the_reas
     ours, theirs = TopKReader(parameters=arrays, k=4), import_folder(tmp_path / "sparsify").reader()
     back = ours.decode(ours.codes(read), read)
     assert (theirs.decode(theirs.codes(read), read) - back).abs().max() < 1e-4 * back.abs().max()
-    with pytest.raises(ConfigError, match="several sites side by side"):
+    with pytest.raises(ConfigError, match="several side by side are read only here"):
         export_result(folder, CROSS, "topk", "saelens", tmp_path / "no")
     with pytest.raises(ConfigError, match=r"topk transcoder cannot be written as saelens.* sparsify"):
         export_result(folder, SKIP, "topk", "saelens", tmp_path / "no")
